@@ -1,0 +1,8 @@
+//! Bitstream facts, one file per codec.
+
+pub mod aac;
+mod bits;
+pub mod g711;
+pub mod h264;
+pub mod h265;
+pub mod opus;

@@ -1,0 +1,301 @@
+//! What the fuzzers run: one function per parser. Each must not panic on any input and asserts what must hold
+//! for all of them. The fuzz targets under `fuzz/` call these, and so does the test below on stable Rust.
+
+use std::time::{Duration, Instant};
+
+use corecast_media::codec::aac::AudioSpecificConfig;
+use corecast_media::codec::{h264, h265, opus};
+use corecast_media::{ClockRate, Codec};
+
+use crate::rtp::reorder::Reorder;
+use crate::rtp::sequence::Receiver;
+use crate::rtp::timeline::Timeline;
+use crate::rtp::{header, payload, rtcp};
+use crate::rtsp::headers::{parse_session, parse_transports};
+use crate::rtsp::interleaved::{HEADER, next_frame, write_header};
+use crate::rtsp::url::{match_control, parse_url, split_track, strip_trailing_slash};
+use crate::rtsp::{Limits, MessageError, Parsed, parse_request, parse_response};
+use crate::{rtsp, sdp};
+
+/// A request that parses is written so that it reads back equal; a message never depends on what follows it.
+pub fn rtsp_request(input: &[u8]) {
+    check_message(
+        input,
+        parse_request,
+        |request, out| request.write_to(out),
+        |request| {
+            // What the writer settles: the length, and folded or odd names.
+            (request.method.clone(), request.url.clone(), request.body.clone())
+        },
+    );
+}
+
+/// As [`rtsp_request`].
+pub fn rtsp_response(input: &[u8]) {
+    check_message(
+        input,
+        parse_response,
+        |response, out| response.write_to(out),
+        |response| (response.status, response.body.clone()),
+    );
+}
+
+fn check_message<T, K: PartialEq + std::fmt::Debug>(
+    input: &[u8],
+    parse: fn(&[u8], &Limits) -> Result<Parsed<T>, MessageError>,
+    write: fn(&T, &mut Vec<u8>),
+    key: fn(&T) -> K,
+) {
+    let limits = Limits::default();
+    let Ok(Parsed::Complete { value, consumed }) = parse(input, &limits) else { return };
+    assert!((1..=input.len()).contains(&consumed));
+    let alone = parse(&input[..consumed], &limits);
+    assert!(matches!(alone, Ok(Parsed::Complete { consumed: again, .. }) if again == consumed));
+    assert!(!matches!(parse(&input[..consumed - 1], &limits), Ok(Parsed::Complete { .. })));
+    let mut out = Vec::new();
+    write(&value, &mut out);
+    // Bytes that were not UTF-8 grow threefold when they are written.
+    let roomy = Limits { head_bytes_max: 4 * limits.head_bytes_max, ..limits };
+    match parse(&out, &roomy) {
+        Ok(Parsed::Complete { value: again, consumed }) => {
+            assert_eq!(consumed, out.len());
+            assert_eq!(key(&again), key(&value));
+        }
+        other => panic!("written message does not parse: {:?}", other.map(|_| "incomplete")),
+    }
+}
+
+/// Frames lie inside the input and carry the header we would write.
+pub fn interleaved(input: &[u8]) {
+    let mut rest = input;
+    loop {
+        match next_frame(rest) {
+            rtsp::interleaved::Frame::Media { channel, payload, consumed } => {
+                assert_eq!(payload.end, consumed);
+                assert_eq!(rest[..HEADER], write_header(channel, payload.len() as u16));
+                rest = &rest[consumed..];
+            }
+            rtsp::interleaved::Frame::NeedMore(missing) => return assert!(missing > 0),
+            rtsp::interleaved::Frame::NotMedia => return assert_ne!(rest[0], b'$'),
+        }
+    }
+}
+
+/// What a transport is written as reads back equal.
+pub fn transport_header(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    if let Ok(session) = parse_session(&text) {
+        assert!(!session.id.is_empty());
+    }
+    for transport in parse_transports(&text).unwrap_or_default() {
+        // Destination and source may hold separators if they came in quotes; we never send such back.
+        let clean = |value: &Option<String>| value.as_ref().is_none_or(|v| !v.contains([',', ';', '"', '=']));
+        if clean(&transport.destination) && clean(&transport.source) {
+            assert_eq!(parse_transports(&transport.to_string()), Ok(vec![transport]));
+        }
+    }
+}
+
+/// A URL is put together as it came, and a control we append is found again.
+pub fn url(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let Ok(url) = parse_url(&text) else { return };
+    assert_eq!(parse_url(&url.to_string()), Ok(url.clone()));
+    let _ = url.name();
+    let stripped = strip_trailing_slash(url.clone());
+    let setup = parse_url(&format!("{stripped}/trackID=7")).expect("longer URL parses");
+    if let Ok((_, track)) = split_track(&setup) {
+        assert_eq!(track, 7);
+    }
+    assert_eq!(match_control(&setup, &url, ["trackID=6", "trackID=7"]), Some(1));
+    let _ = split_track(&url);
+}
+
+/// What we write from any description reads back as the same tracks.
+pub fn sdp(input: &[u8]) {
+    let Ok(description) = sdp::parse_with(input, sdp::Options { keep_back_channels: true }) else { return };
+    for track in &description.tracks {
+        assert!(track.clock_rate > 0 && track.payload_type < 128);
+        for key in ["sprop-parameter-sets", "sprop-sps"] {
+            sdp::fmtp::parameter_sets(&track.fmtp, key).iter().for_each(|unit| sps(unit));
+        }
+    }
+    let written = sdp::write(&description.title, &description.tracks);
+    if description.tracks.is_empty() {
+        return;
+    }
+    let again = sdp::parse(written.as_bytes()).expect("written description parses");
+    assert_eq!(again.skipped, []);
+    assert_eq!(again.tracks.len(), description.tracks.len());
+    for (index, (again, track)) in again.tracks.iter().zip(&description.tracks).enumerate() {
+        assert_eq!(again.control, format!("trackID={index}"));
+        assert_eq!(
+            (again.kind, again.codec, again.payload_type, again.clock_rate),
+            (track.kind, track.codec, track.payload_type, track.clock_rate)
+        );
+    }
+    assert_eq!(sdp::write(&again.title, &again.tracks), written);
+}
+
+/// Takes the input as packets with a one-byte length each through header, sequence, reorder and timeline.
+#[expect(clippy::disallowed_methods, reason = "a fuzzer needs some instant to start from")]
+pub fn rtp(input: &[u8]) {
+    if let Ok(header) = header::parse(input) {
+        assert!(header.payload.start >= header::FIXED_LENGTH && header.payload.end <= input.len());
+    }
+    let mut now = Instant::now();
+    let mut arrival = Duration::from_secs(1_800_000_000);
+    let mut receiver = Receiver::new();
+    let mut reorder = Reorder::new(Duration::from_millis(100), 4096);
+    let mut timeline = Timeline::new(ClockRate::new(90_000).expect("not zero"));
+    let (mut pushed, mut handed_on) = (0, 0);
+    let mut rest = input;
+    while let Some((&length, after)) = rest.split_first() {
+        let (packet, after) = after.split_at(after.len().min(usize::from(length)));
+        rest = after;
+        let Ok(header) = header::parse(packet) else { continue };
+        now += Duration::from_millis(u64::from(length));
+        arrival += Duration::from_millis(u64::from(length));
+        receiver.on_packet(&header, now, 90_000);
+        timeline.on_packet(header.timestamp, arrival);
+        pushed += 1;
+        reorder.push(now, header.sequence, packet, &mut |packet: &[u8]| {
+            assert!(!packet.is_empty());
+            handed_on += 1;
+        });
+        reorder.expire(now, &mut |_: &[u8]| handed_on += 1);
+        assert!(reorder.poll_timeout().is_none_or(|at| now < at && at <= now + Duration::from_millis(100)));
+        let _ = receiver.report(now);
+    }
+    reorder.reset(&mut |_: &[u8]| handed_on += 1);
+    assert_eq!(handed_on + reorder.counters.late_or_duplicate, pushed);
+}
+
+/// Reports that parse are written so that they read back equal.
+pub fn rtcp(input: &[u8]) {
+    let mut timeline = Timeline::new(ClockRate::new(90_000).expect("not zero"));
+    let mut packets = 0;
+    for packet in rtcp::parse(input) {
+        packets += 1;
+        let mut out = Vec::new();
+        match &packet {
+            Ok(rtcp::Packet::SenderReport(report)) => {
+                timeline.on_sender_report(report);
+                timeline.on_packet(report.rtp_timestamp ^ 0x8000_0000, Duration::from_secs(1));
+                rtcp::write_sender_report(report, "x", &mut out);
+            }
+            Ok(rtcp::Packet::ReceiverReport(report)) => {
+                rtcp::write_receiver_report(report.ssrc, &report.blocks, "x", &mut out);
+            }
+            _ => continue,
+        }
+        assert_eq!(rtcp::parse(&out).next(), Some(packet));
+    }
+    assert!(packets <= input.len() / 4 + 1);
+}
+
+/// The first byte chooses the codec. Parameter sets that are handed out were announced by the facts.
+pub fn payload(input: &[u8]) {
+    let Some((&codec, payload)) = input.split_first() else { return };
+    let codec =
+        [Codec::H264, Codec::H265, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::Mpeg4Video, Codec::Mpeg12Video]
+            [usize::from(codec) % 7];
+    let facts = payload::inspect(codec, payload);
+    let mut sets = 0;
+    payload::for_each_parameter_set(codec, payload, &mut |_, unit| {
+        assert!(!unit.is_empty());
+        sets += 1;
+    });
+    assert!(sets == 0 || facts.parameter_sets);
+}
+
+/// All bitstream headers.
+pub fn sps(input: &[u8]) {
+    if let Some(sps) = h264::Sps::parse(input) {
+        let _ = (sps.profile(), sps.level());
+    }
+    if let Some(sps) = h265::Sps::parse(input) {
+        let _ = (sps.profile(), sps.level());
+    }
+    let _ = AudioSpecificConfig::parse(input);
+    let _ = opus::packet_duration(input);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const MUTATIONS_PER_FILE: u32 = 1500;
+
+    /// xorshift64: the same mutations on every run.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % bound.max(1) as u64) as usize
+        }
+    }
+
+    fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
+        const TELLING: &[u8] = b"\0\xff\x80\x7f\r\n \t:;=,-/\"$%?0919";
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len());
+            match random.below(7) {
+                _ if bytes.is_empty() => bytes.push(random.below(256) as u8),
+                0 => bytes[at] = random.below(256) as u8,
+                1 => bytes[at] = TELLING[random.below(TELLING.len())],
+                2 => bytes[at] ^= 1 << random.below(8),
+                3 => bytes.insert(at, TELLING[random.below(TELLING.len())]),
+                4 => drop(bytes.remove(at)),
+                5 => bytes.truncate(at),
+                _ => {
+                    let end = at + random.below(bytes.len() - at).min(64);
+                    let copy = bytes[at..end].to_vec();
+                    let to = random.below(bytes.len());
+                    bytes.splice(to..to, copy);
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "a table of names and functions")]
+    const TARGETS: [(&str, fn(&[u8])); 10] = [
+        ("rtsp_request", rtsp_request),
+        ("rtsp_response", rtsp_response),
+        ("interleaved", interleaved),
+        ("transport_header", transport_header),
+        ("url", url),
+        ("sdp", sdp),
+        ("rtp", rtp),
+        ("rtcp", rtcp),
+        ("payload", payload),
+        ("sps", sps),
+    ];
+
+    #[test]
+    fn no_corpus_file_and_no_mutation_of_one_breaks_a_parser() {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        for (name, target) in TARGETS {
+            let mut files: Vec<_> =
+                std::fs::read_dir(fuzz.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            files.sort();
+            assert!(!files.is_empty(), "{name} has no corpus");
+            let mut random = Random(0x9e37_79b9_7f4a_7c15);
+            for file in files {
+                let seed = std::fs::read(&file).unwrap();
+                target(&seed);
+                for _ in 0..MUTATIONS_PER_FILE {
+                    let mut input = seed.clone();
+                    mutate(&mut random, &mut input);
+                    let outcome = std::panic::catch_unwind(|| target(&input));
+                    assert!(outcome.is_ok(), "{} mutated to {}", file.display(), input.escape_ascii());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Flags, configuration, start, wait for a signal, end. Nothing else.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::Parser;
+use corecast::{
+    control::{config, desk::Desk},
+    observe::log,
+    shard::{boot, media_io::limits, mesh},
+};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use tracing::{error, info, warn};
+
+/// A camera relay: RTSP in, RTSP out, one core per camera.
+#[derive(Debug, Parser)]
+#[command(name = "corecast", version, about)]
+struct Flags {
+    /// Configuration file, in MediaMTX's format. Without it, corecast.yml, mediamtx.yml and the usual places under
+    /// /etc are looked at.
+    config: Option<PathBuf>,
+    /// Reads the configuration, says what is wrong with it or could be better, and ends: 0 when it can run, 1 when not.
+    #[arg(long)]
+    check: bool,
+    /// Serves the built-in camera at rtsp://127.0.0.1:8554/demo, beside what the configuration says.
+    #[arg(long)]
+    demo: bool,
+}
+
+/// Exit codes: 1 for a configuration that cannot run, 2 for a machine that refuses what it needs.
+const EXIT_CONFIG: u8 = 1;
+const EXIT_START: u8 = 2;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let mut env = config::process_env();
+    if flags.demo {
+        env.push(("MTX_PATHS_DEMO_SOURCE".to_owned(), "demo".to_owned()));
+    }
+    let loaded = match config::load(flags.config.as_deref(), env, &limits::available_cores()) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if flags.check {
+        print!("{}", loaded.check_report());
+        return ExitCode::SUCCESS;
+    }
+    let _log = match log::init(&loaded.log) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("ERR: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    info!("Corecast v{}, {}, {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
+    if let Some(file) = &loaded.source {
+        info!("configuration loaded from {}", file.display());
+    }
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    match run(loaded.settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure}");
+            ExitCode::from(EXIT_START)
+        }
+    }
+}
+
+fn run(settings: corecast_hub::settings::Settings) -> Result<(), Box<dyn std::error::Error>> {
+    limits::raise_descriptor_limit();
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let settings = Arc::new(settings);
+    let mut meshes = mesh::mesh(settings.engine.cores.len() + 1)?;
+    let control_mesh = meshes.pop().ok_or("no node for the control thread")?;
+    let shards = boot::start(&settings, meshes)?;
+    let desk = Desk::start(Arc::clone(&settings), control_mesh)?;
+    if signals.forever().next().is_some() {
+        info!("shutting down gracefully");
+    }
+    desk.stop()?;
+    shards.join()?;
+    Ok(())
+}

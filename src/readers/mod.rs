@@ -1,0 +1,89 @@
+//! Who takes media out: readers over RTSP, interleaved ([`rtsp_tcp`]) or in datagrams ([`rtsp_udp`]).
+
+pub mod rtsp_tcp;
+pub mod rtsp_udp;
+
+use corecast_hub::{cursor::Cursor, stream::Stream};
+use corecast_proto::{
+    rtp::header,
+    rtsp::{
+        interleaved::{Frame, next_frame},
+        server::{Media, StartPoint},
+    },
+};
+
+use crate::sources::publication::{Plane, Publication, channel_of};
+
+/// Packets looked at to find where a new reader's tracks start.
+const START_SEARCH_MAX: usize = 2048;
+
+/// The framed packets in `bytes`: channel and packet.
+pub fn packets(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || match next_frame(rest) {
+        Frame::Media { channel, payload, consumed } => {
+            let packet = &rest[payload];
+            rest = &rest[consumed..];
+            Some((channel, packet))
+        }
+        Frame::NeedMore(_) | Frame::NotMedia => None,
+    })
+}
+
+/// Length of the whole packets at the front of `bytes` that together reach `at_least` (all of them if they do not).
+pub fn whole_packets(bytes: &[u8], at_least: usize) -> usize {
+    let mut end = 0;
+    while end < at_least {
+        match next_frame(&bytes[end..]) {
+            Frame::Media { consumed, .. } => end += consumed,
+            Frame::NeedMore(_) | Frame::NotMedia => break,
+        }
+    }
+    end
+}
+
+/// Where each track of a new reader starts, as RTP-Info tells it: the first packets that it will get.
+pub fn start_points(
+    publication: &Publication,
+    cursor: &Cursor,
+    medias: &[Media],
+    now: std::time::Instant,
+) -> Vec<StartPoint> {
+    let stream = &publication.stream;
+    let Some(position) = cursor.position() else {
+        // It waits for a keyframe that has no number yet.
+        return vec![StartPoint::default(); medias.len()];
+    };
+    let bytes = stream.get(position..stream.flushed()).unwrap_or_default();
+    medias
+        .iter()
+        .map(|media| {
+            let channel = channel_of(media.track, Plane::Rtp);
+            let first = packets(bytes)
+                .take(START_SEARCH_MAX)
+                .find(|&(at, _)| at == channel)
+                .and_then(|(_, packet)| header::parse(packet).ok())
+                .map(|header| (header.sequence, header.timestamp));
+            let first = first.or_else(|| publication.tracks.next_packet(media.track, now));
+            StartPoint {
+                sequence: first.map(|(sequence, _)| sequence),
+                rtp_time: first.map(|(_, time)| time),
+            }
+        })
+        .collect()
+}
+
+/// What a reader was sent; never goes back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outbound {
+    /// Bytes as sent, with framing over TCP.
+    pub bytes: u64,
+    /// Packets it never got because it was too slow.
+    pub packets_discarded: u64,
+}
+
+/// Packets of `stream` between a reader's start and its place, less those it lost.
+pub fn packets_sent(stream: &Stream, started_at: u64, cursor: &Cursor, outbound: &Outbound) -> u64 {
+    let place = cursor.position().unwrap_or_else(|| stream.flushed());
+    stream.packets_before(place).saturating_sub(started_at).saturating_sub(outbound.packets_discarded)
+}

@@ -1,0 +1,239 @@
+//! The UDP side: the shared RTP and RTCP ports, and the connected sockets of publishers.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    os::fd::AsRawFd,
+};
+
+use corecast_proto::rtsp::server::{Delivery, Media};
+use tracing::warn;
+
+use super::{
+    Kind, Mail, Shard,
+    media_io::{DatagramSocket, Event},
+    paths::plane_of,
+    plain,
+    slots::Key,
+};
+use crate::{
+    readers::rtsp_udp::{Sockets, UdpReader},
+    sources::{publication::Plane, rtsp_publish::UdpTrack},
+};
+
+/// Receives per socket and turn.
+const RECEIVES_PER_TURN: usize = 16;
+
+/// Our RTP and RTCP ports, from which readers get their packets and to which they report.
+pub struct SharedPorts {
+    rtp: DatagramSocket,
+    rtcp: DatagramSocket,
+    is_ipv6: bool,
+}
+
+/// The sockets of one track of a UDP publisher, and where its packets go.
+pub struct UdpSource {
+    pub track: UdpTrack,
+    pub path: Key,
+    pub session: Key,
+    /// It is in the list of sources with a hole in their sequence.
+    waits: bool,
+}
+
+impl SharedPorts {
+    pub fn bind(rtp: SocketAddr, rtcp: SocketAddr, receive_buffer: Option<NonZeroUsize>) -> io::Result<Self> {
+        Ok(Self {
+            rtp: DatagramSocket::bind(rtp, receive_buffer)?,
+            rtcp: DatagramSocket::bind(rtcp, receive_buffer)?,
+            is_ipv6: rtp.is_ipv6(),
+        })
+    }
+
+    /// `SO_RCVBUF` as granted, bytes.
+    pub fn receive_buffer(&self) -> io::Result<usize> {
+        self.rtp.receive_buffer()
+    }
+
+    pub fn sockets(&self) -> Sockets {
+        Sockets { rtp: self.rtp.as_raw_fd(), rtcp: self.rtcp.as_raw_fd() }
+    }
+
+    /// An address in the family of our sockets.
+    pub fn as_destination(&self, peer: IpAddr) -> IpAddr {
+        match peer.to_canonical() {
+            IpAddr::V4(v4) if self.is_ipv6 => IpAddr::V6(v4.to_ipv6_mapped()),
+            canonical => canonical,
+        }
+    }
+
+    /// Sends one packet to a reader now, or never.
+    pub fn send_now(&self, reader: &UdpReader, channel: u8, packet: &[u8]) {
+        let Some(to) = reader.address_of(channel) else { return };
+        match plane_of(channel) {
+            Plane::Rtp => self.rtp.send_now(packet, Some(to)),
+            Plane::Rtcp => self.rtcp.send_now(packet, Some(to)),
+        }
+    }
+
+    pub fn watch(&self, io: &mut super::media_io::MediaIo) -> io::Result<()> {
+        io.watch(self.rtp.as_raw_fd(), Kind::RtpPort.only())?;
+        io.watch(self.rtcp.as_raw_fd(), Kind::RtcpPort.only())
+    }
+}
+
+impl Shard {
+    /// Something came in on a shared port: a reader's report, or a packet that opens a firewall.
+    pub(super) fn receive_shared(&mut self, plane: Plane) {
+        let mut buffer = std::mem::take(&mut self.work.scratch);
+        let mut received = 0;
+        while let Some(ports) = &self.ports {
+            let socket = match plane {
+                Plane::Rtp => &ports.rtp,
+                Plane::Rtcp => &ports.rtcp,
+            };
+            match socket.receive(&mut buffer) {
+                Ok(datagram) => self.heard_from(plain(datagram.from), true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // A reader's port that is closed comes back as an error of an earlier send.
+                Err(_) => {}
+            }
+            received += 1;
+            if received == RECEIVES_PER_TURN {
+                let kind = if plane == Plane::Rtp { Kind::RtpPort } else { Kind::RtcpPort };
+                self.work.events.push(Event::Readable(kind.only()));
+                break;
+            }
+        }
+        self.work.scratch = buffer;
+    }
+
+    /// A reader lives. If it is none of ours, the other shards are asked, once.
+    pub(super) fn heard_from(&mut self, from: SocketAddr, first_hand: bool) {
+        match self.udp_addresses.get(&from) {
+            Some(&session) => self.heard(session),
+            None if first_hand && self.has_other_shards() => {
+                for node in 0..self.control() {
+                    if node != self.id {
+                        self.mesh.send(node, Mail::Heard { from });
+                    }
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Opens the sockets that a UDP publisher's packets come in on.
+    pub(super) fn open_udp_sources(
+        &mut self,
+        path: Key,
+        session: Key,
+        peer: IpAddr,
+        medias: &[Media],
+    ) -> io::Result<Vec<Key>> {
+        let rtsp = &self.settings.rtsp;
+        let ours = (rtsp.rtp_address, rtsp.rtcp_address);
+        let peer = match &self.ports {
+            Some(ports) => ports.as_destination(peer),
+            None => return Err(io::Error::other("UDP is off")),
+        };
+        let mut sources = Vec::new();
+        for media in medias {
+            let Delivery::Udp { rtp_port, rtcp_port } = media.delivery else { continue };
+            let theirs = (SocketAddr::new(peer, rtp_port), SocketAddr::new(peer, rtcp_port));
+            let buffer = self.settings.udp_read_buffer_bytes;
+            let track = UdpTrack::open(media.track, ours, theirs, buffer, self.settings.engine.reorder_wait);
+            let opened = track.and_then(|track| {
+                let (rtp, rtcp) = (track.rtp.as_raw_fd(), track.rtcp.as_raw_fd());
+                let key = self.udp_sources.insert(UdpSource { track, path, session, waits: false });
+                sources.push(key);
+                self.io.watch(rtp, Kind::UdpSourceRtp.token(key))?;
+                self.io.watch(rtcp, Kind::UdpSourceRtcp.token(key))
+            });
+            if let Err(error) = opened {
+                for key in sources {
+                    self.close_udp_source(key);
+                }
+                return Err(error);
+            }
+        }
+        Ok(sources)
+    }
+
+    pub(super) fn close_udp_source(&mut self, key: Key) {
+        if let Some(source) = self.udp_sources.remove(key) {
+            self.io.unwatch(source.track.rtp.as_raw_fd(), Kind::UdpSourceRtp.token(key));
+            self.io.unwatch(source.track.rtcp.as_raw_fd(), Kind::UdpSourceRtcp.token(key));
+        }
+    }
+
+    /// Packets of a UDP publisher.
+    pub(super) fn receive_source(&mut self, key: Key, plane: Plane) {
+        let Some(source) = self.udp_sources.get_mut(key) else { return };
+        let (path, session) = (source.path, source.session);
+        let Some(live) = self.paths.get_mut(path).and_then(|path| path.live.as_mut()) else { return };
+        let buffer = &mut self.work.scratch;
+        let mut any = false;
+        for turn in 0.. {
+            let socket = match plane {
+                Plane::Rtp => &source.track.rtp,
+                Plane::Rtcp => &source.track.rtcp,
+            };
+            match socket.receive(buffer) {
+                Ok(datagrams) => {
+                    let bytes = &buffer[..datagrams.length];
+                    source.track.take(plane, bytes, datagrams.segment, &mut live.publication, self.now);
+                    any = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Its port was closed for a moment (ICMP); packets may come again.
+                Err(_) => {}
+            }
+            if turn == RECEIVES_PER_TURN {
+                let kind = if plane == Plane::Rtp { Kind::UdpSourceRtp } else { Kind::UdpSourceRtcp };
+                self.work.events.push(Event::Readable(kind.token(key)));
+                break;
+            }
+        }
+        if source.track.deadline().is_some() && !std::mem::replace(&mut source.waits, true) {
+            self.work.reordering.push(key);
+        }
+        if any {
+            if !std::mem::replace(&mut live.dirty, true) {
+                self.work.dirty.push(path);
+            }
+            self.heard(session);
+        }
+    }
+
+    /// Lets packets through that have waited long enough for an earlier one.
+    pub(super) fn expire_reordering(&mut self) {
+        let now = self.now;
+        let Self { work, udp_sources, paths, .. } = self;
+        work.reordering.retain(|&key| {
+            let Some(source) = udp_sources.get_mut(key) else { return false };
+            if source.track.deadline().is_some_and(|deadline| deadline <= now.instant)
+                && let Some(live) = paths.get_mut(source.path).and_then(|path| path.live.as_mut())
+                && source.track.expire(&mut live.publication, now)
+                && !std::mem::replace(&mut live.dirty, true)
+            {
+                work.dirty.push(source.path);
+            }
+            source.waits = source.track.deadline().is_some();
+            source.waits
+        });
+    }
+
+    /// Says so when the kernel gave less receive buffer than was asked for: the cause of most UDP loss (pain 44).
+    pub(super) fn check_receive_buffer(&self) {
+        let (Some(ports), Some(wanted)) = (&self.ports, self.settings.udp_read_buffer_bytes) else { return };
+        if let Ok(granted) = ports.receive_buffer()
+            && granted < wanted.get()
+        {
+            warn!(
+                "[RTSP] udpReadBufferSize: the kernel granted {granted} of {wanted} bytes; raise it with \
+                 sysctl net.core.rmem_max={wanted}"
+            );
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The loop of a shard: take what the ring brought, let it be worked on, send what is due, wait.
+
+use std::{io, time::Duration};
+
+use corecast_hub::settings::Park;
+use tracing::error;
+
+use super::{
+    Kind, Mail, Shard, clock,
+    media_io::{Event, RECEIVE_BYTES_MAX},
+    runtime::{self, Readiness},
+};
+use crate::sources::publication::Plane;
+
+/// Room for one receive that is not a stream's.
+pub const SCRATCH_BYTES: usize = RECEIVE_BYTES_MAX;
+
+impl Shard {
+    /// Runs until told to stop.
+    pub(super) async fn run(mut self) {
+        self.work.scratch = vec![0; SCRATCH_BYTES];
+        let reactor = match self.settings.engine.park {
+            Park::Ring => None,
+            Park::Executor => self.io.eventfd().ok().flatten().map(Readiness::of_eventfd),
+        };
+        while !self.stopping {
+            self.turn();
+            if let Err(failure) = self.wait(reactor.as_ref()).await {
+                error!("[engine] core {}: the media ring failed: {failure}", self.core);
+                break;
+            }
+        }
+        self.end_everything();
+    }
+
+    fn turn(&mut self) {
+        self.now = clock::now();
+        let mut events = std::mem::take(&mut self.work.events);
+        // First of all what did not go out: its bytes are overwritten by the next receive.
+        for event in &events {
+            if let Event::Unsent { token, sent } = *event {
+                self.on_unsent(token, sent);
+            }
+        }
+        for event in events.drain(..) {
+            self.on_event(event);
+        }
+        // Keep the buffer, and what was put off to the next turn.
+        events.append(&mut self.work.events);
+        self.work.events = events;
+        let mut unread = std::mem::take(&mut self.work.unread);
+        for key in unread.drain(..) {
+            self.receive(key);
+        }
+        unread.append(&mut self.work.unread);
+        self.work.unread = unread;
+        while let Some((_, mail)) = self.mesh.take() {
+            self.on_mail(mail);
+        }
+        self.run_demos();
+        self.expire_reordering();
+        self.upkeep();
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let token = match event {
+            Event::Readable(token) | Event::Writable(token) => token,
+            Event::Rewatch(token) => {
+                self.watch_again(token);
+                token
+            }
+            Event::Unsent { .. } => return,
+        };
+        let Some((kind, key)) = Kind::of(token) else { return };
+        match (kind, event) {
+            (Kind::Listener, _) => self.accept(),
+            (Kind::Wake, _) => self.mesh.wake_fd().reset(),
+            (Kind::RtpPort, _) => self.receive_shared(Plane::Rtp),
+            (Kind::RtcpPort, _) => self.receive_shared(Plane::Rtcp),
+            (Kind::Connection, Event::Writable(_)) => self.writable(key),
+            (Kind::Connection, _) => self.receive(key),
+            (Kind::UdpSourceRtp, _) => self.receive_source(key, Plane::Rtp),
+            (Kind::UdpSourceRtcp, _) => self.receive_source(key, Plane::Rtcp),
+            (Kind::UdpSeat, _) => {}
+        }
+    }
+
+    fn watch_again(&mut self, token: u64) {
+        use std::os::fd::AsRawFd;
+        let Some((kind, key)) = Kind::of(token) else { return };
+        let fd = match kind {
+            Kind::Listener => self.listener.as_ref().map(AsRawFd::as_raw_fd),
+            Kind::Wake => Some(self.mesh.wake_fd().as_raw_fd()),
+            Kind::RtpPort => self.ports.as_ref().map(|ports| ports.sockets().rtp),
+            Kind::RtcpPort => self.ports.as_ref().map(|ports| ports.sockets().rtcp),
+            Kind::Connection => self.connections.get(key).map(super::connection::Connection::fd),
+            Kind::UdpSourceRtp => self.udp_sources.get(key).map(|source| source.track.rtp.as_raw_fd()),
+            Kind::UdpSourceRtcp => self.udp_sources.get(key).map(|source| source.track.rtcp.as_raw_fd()),
+            Kind::UdpSeat => None,
+        };
+        if let Some(fd) = fd
+            && let Err(failure) = self.io.watch(fd, token)
+        {
+            error!("[engine] core {}: a socket cannot be watched any more: {failure}", self.core);
+        }
+    }
+
+    fn on_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Home { connection, path, home } => self.on_home(connection, &path, home),
+            Mail::Connection(handover) => self.take_over(*handover),
+            Mail::Heard { from } => self.heard_from(from, false),
+            Mail::Demo { path, claim } => self.start_demo(&path, claim),
+            Mail::Stop => self.stopping = true,
+            // Questions and reports to the control thread; none comes here.
+            Mail::Claim { .. } | Mail::Release { .. } | Mail::Load { .. } => {}
+        }
+    }
+
+    async fn wait(&mut self, reactor: Option<&Readiness>) -> io::Result<()> {
+        let mail_waits = self.mesh.flush();
+        let busy = self.stopping || !self.work.events.is_empty() || !self.work.unread.is_empty();
+        let wait = if busy || !self.mesh.about_to_sleep() {
+            Duration::ZERO
+        } else if mail_waits {
+            Duration::from_millis(1)
+        } else {
+            self.until_deadline()
+        };
+        let result = match reactor {
+            None => self.send_and_wait(Some(wait)),
+            Some(reactor) => match self.send_and_wait(Some(Duration::ZERO)) {
+                Ok(()) if self.work.events.is_empty() && self.work.behind.is_empty() && !wait.is_zero() => {
+                    runtime::either(reactor.wait(), wait).await;
+                    Ok(())
+                }
+                result => result,
+            },
+        };
+        self.mesh.awake();
+        result
+    }
+
+    fn until_deadline(&self) -> Duration {
+        let deadlines = [
+            self.work.next_upkeep,
+            self.fan_out_deadline(),
+            self.demos.iter().map(|camera| camera.demo.deadline()).min(),
+            self.work.reordering.iter().filter_map(|&key| self.udp_sources.get(key)?.track.deadline()).min(),
+        ];
+        let next = deadlines.into_iter().flatten().min();
+        next.map_or(super::upkeep::INTERVAL, |at| at.saturating_duration_since(clock::now().instant))
+    }
+
+    /// The end: publishers and readers are told by their connections' end.
+    fn end_everything(&mut self) {
+        let mut keys = Vec::new();
+        self.connections.keys_into(&mut keys);
+        for key in keys {
+            self.close(key, "terminated");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One pinned thread and all it owns: sockets, connections, sessions, paths.
+//!
+//! A shard shares nothing. What arrives on it either belongs to a path that lives here, or is handed to the shard
+//! where that path lives ([`mesh`]). One loop ([`drive`]) takes what the media ring brings, lets the protocol state
+//! machines work on it, and sends what became due; nothing in here blocks, locks, or allocates per packet and reader.
+
+pub mod boot;
+pub mod clock;
+mod connection;
+mod datagrams;
+mod drive;
+mod fan_out;
+pub mod listen;
+pub mod media_io;
+pub mod mesh;
+mod paths;
+mod requests;
+pub mod runtime;
+mod sessions;
+pub mod slots;
+mod upkeep;
+
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Instant,
+};
+
+use corecast_hub::{
+    registry::{Home, ShardId},
+    settings::Settings,
+};
+use corecast_proto::rtsp::Limits;
+
+use crate::{
+    shard::{
+        connection::{Connection, Handover},
+        datagrams::{SharedPorts, UdpSource},
+        fan_out::{TcpSeat, UdpSeat},
+        media_io::{Event, MediaIo},
+        mesh::Mesh,
+        paths::{DemoCamera, Path},
+        sessions::SessionEntry,
+        slots::{Key, Slots},
+    },
+    sources::publication::Now,
+};
+
+/// What shards and the control thread tell each other.
+pub enum Mail {
+    /// Shard to control: where does this path live? It is placed if nowhere yet.
+    Claim { path: Arc<str>, pinned: Option<ShardId>, connection: Key },
+    /// Control to shard: the answer.
+    Home { connection: Key, path: Arc<str>, home: Home },
+    /// Shard to control: nothing of the path is left here.
+    Release { path: Arc<str>, claim: u64 },
+    /// Shard to control: share of its core used over the last interval.
+    Load { permille: u64 },
+    /// Shard to shard: a connection whose path lives there.
+    Connection(Box<Handover>),
+    /// Shard to shard: a reader of yours was heard of on a port of ours.
+    Heard { from: SocketAddr },
+    /// Control to shard: run the built-in camera on this path.
+    Demo { path: Arc<str>, claim: u64 },
+    /// Control to shard: end everything and return.
+    Stop,
+}
+
+/// See the module.
+pub struct Shard {
+    id: ShardId,
+    core: usize,
+    settings: Arc<Settings>,
+    io: MediaIo,
+    mesh: Mesh<Mail>,
+    listener: Option<TcpListener>,
+    ports: Option<SharedPorts>,
+    limits: Limits,
+    now: Now,
+
+    connections: Slots<Connection>,
+    sessions: Slots<SessionEntry>,
+    /// By the id that the client knows.
+    session_ids: HashMap<String, Key>,
+    paths: Slots<Path>,
+    path_names: HashMap<Arc<str>, Key>,
+    tcp_seats: Slots<TcpSeat>,
+    udp_seats: Slots<UdpSeat>,
+    udp_sources: Slots<UdpSource>,
+    /// Sessions of UDP readers, by the addresses that they report from.
+    udp_addresses: HashMap<SocketAddr, Key>,
+    demos: Vec<DemoCamera>,
+
+    work: Work,
+    stopping: bool,
+}
+
+/// What a turn of the loop has to do; buffers are kept from turn to turn.
+#[derive(Default)]
+struct Work {
+    turn: u64,
+    events: Vec<Event>,
+    /// Paths with new packets.
+    dirty: Vec<Key>,
+    /// Paths with packets that wait for the flush rule's time limit.
+    unflushed: Vec<Key>,
+    /// Paths whose readers get something in this turn.
+    flushed: Vec<Key>,
+    /// Seats with more to send than one turn allows, or that can go on after having been stuck.
+    behind: Vec<Key>,
+    /// UDP seats that are brought to the present at a measured pace.
+    pacing: Vec<Key>,
+    /// Connections with more to read than one turn allows.
+    unread: Vec<Key>,
+    /// UDP sources with a hole in their sequence.
+    reordering: Vec<Key>,
+    keys: Vec<Key>,
+    /// Packets of a run of datagrams, and the runs of one path.
+    ranges: Vec<std::ops::Range<usize>>,
+    runs: Vec<crate::readers::rtsp_udp::Run>,
+    /// Received bytes that belong to no stream.
+    scratch: Vec<u8>,
+    /// Bytes for a reader that needs a copy.
+    copy: Vec<u8>,
+    next_upkeep: Option<Instant>,
+    upkeep_round: u64,
+    cpu_at_upkeep: std::time::Duration,
+}
+
+/// What a ring token names; four bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Listener = 1,
+    Wake,
+    RtpPort,
+    RtcpPort,
+    Connection,
+    UdpSeat,
+    UdpSourceRtp,
+    UdpSourceRtcp,
+}
+
+impl Kind {
+    fn token(self, key: Key) -> u64 {
+        (self as u64) << 56 | key.to_bits()
+    }
+
+    /// A token for something of which there is one.
+    fn only(self) -> u64 {
+        (self as u64) << 56
+    }
+
+    fn of(token: u64) -> Option<(Self, Key)> {
+        let kind = match token >> 56 {
+            1 => Self::Listener,
+            2 => Self::Wake,
+            3 => Self::RtpPort,
+            4 => Self::RtcpPort,
+            5 => Self::Connection,
+            6 => Self::UdpSeat,
+            7 => Self::UdpSourceRtp,
+            8 => Self::UdpSourceRtcp,
+            _ => return None,
+        };
+        Some((kind, Key::from_bits(token)))
+    }
+}
+
+/// An address as people write it: IPv4 in IPv6 clothes is undressed.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,294 @@
+//! The paths that live on this shard, and the publications on them.
+
+use std::{io::Write, sync::Arc, time::Instant};
+
+use corecast_hub::{
+    registry::Home,
+    settings::{PathSettings, Source},
+    stream::StreamLimits,
+};
+use corecast_media::Track;
+use corecast_proto::rtsp::server::Refusal;
+use tracing::{debug, info, warn};
+
+use super::{Mail, Shard, slots::Key};
+use crate::{
+    readers,
+    sources::{
+        demo::Demo,
+        publication::{Plane, Publication},
+    },
+};
+
+/// A path of which something is here: a publication, or sessions that are about it.
+pub struct Path {
+    pub name: Arc<str>,
+    pub settings: Arc<PathSettings>,
+    /// The newest claim that we know of; goes back with the release.
+    claim: u64,
+    pub live: Option<Live>,
+    /// Sessions that read it, from their first SETUP on.
+    pub readers: Vec<Key>,
+    /// Sessions that announced it; one of them may publish it.
+    pub publishers: Vec<Key>,
+}
+
+/// A publication and who gets it.
+pub struct Live {
+    pub publication: Publication,
+    pub origin: Origin,
+    pub tcp: Vec<Key>,
+    pub udp: Vec<Key>,
+    /// It is in this turn's list of paths with new packets.
+    pub dirty: bool,
+    /// It is in the list of paths that wait for the flush rule's time limit.
+    pub unflushed: bool,
+    /// What was said in the log so far.
+    pub lost_told: u64,
+    pub errors_told: u64,
+    began: Instant,
+}
+
+/// Who brings the media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Session(Key),
+    Demo,
+}
+
+/// The built-in camera on a path.
+pub struct DemoCamera {
+    pub demo: Demo,
+    pub path: Key,
+}
+
+impl Shard {
+    /// The path called `name`, which lives here by `claim`. `None` when it is not configured any more.
+    pub(super) fn path_at_home(&mut self, name: &str, claim: u64) -> Option<Key> {
+        if let Some(&key) = self.path_names.get(name) {
+            if let Some(path) = self.paths.get_mut(key) {
+                path.claim = path.claim.max(claim);
+            }
+            return Some(key);
+        }
+        let settings = Arc::clone(self.settings.paths.lookup(name).ok()?);
+        let name: Arc<str> = name.into();
+        let path = Path {
+            name: Arc::clone(&name),
+            settings,
+            claim,
+            live: None,
+            readers: Vec::new(),
+            publishers: Vec::new(),
+        };
+        let key = self.paths.insert(path);
+        self.path_names.insert(name, key);
+        Some(key)
+    }
+
+    /// Forgets a path of which nothing is left.
+    pub(super) fn release_path(&mut self, key: Key) {
+        let idle = self
+            .paths
+            .get(key)
+            .is_some_and(|path| path.live.is_none() && path.readers.is_empty() && path.publishers.is_empty());
+        if !idle {
+            return;
+        }
+        if let Some(Path { name, claim, .. }) = self.paths.remove(key) {
+            self.path_names.remove(&name);
+            if self.has_other_shards() {
+                let control = self.control();
+                self.mesh.send(control, Mail::Release { path: name, claim });
+            }
+        }
+    }
+
+    /// The answer of the control thread to a claim.
+    pub(super) fn on_home(&mut self, connection: Key, path: &Arc<str>, home: Home) {
+        if home.shard == self.id {
+            let key = self.path_at_home(path, home.claim);
+            if let Some(waiting) = self.connections.get_mut(connection) {
+                waiting.phase = super::connection::Phase::Open;
+                self.work_inbox(connection);
+            }
+            if let Some(key) = key {
+                self.release_path(key);
+            }
+        } else if self.connections.get(connection).is_some() {
+            self.hand_over(connection, home.shard, Some((Arc::clone(path), home.claim)));
+        } else {
+            // Nobody waits any more; let the home forget the claim.
+            let control = self.control();
+            self.mesh.send(control, Mail::Release { path: Arc::clone(path), claim: home.claim });
+        }
+    }
+
+    /// Puts a publication on a path, in the place of another if that is allowed.
+    pub(super) fn publish(
+        &mut self,
+        key: Key,
+        title: &str,
+        tracks: &[Track],
+        origin: Origin,
+    ) -> Result<(), Refusal> {
+        let path = self.paths.get(key).ok_or_else(|| Refusal::bad_request("the path is gone"))?;
+        if let Some(Live { origin: Origin::Session(current), .. }) = path.live {
+            if !path.settings.override_publisher {
+                return Err(Refusal::bad_request("someone is already publishing to this path"));
+            }
+            info!("[path {}] closing existing publisher", path.name);
+            self.end_session_and_connection(current, "replaced by another publisher");
+        }
+        let limits = StreamLimits {
+            flush_bytes: self.settings.engine.flush_bytes,
+            flush_after: self.settings.engine.flush_after,
+            ring_bytes_max: self.settings.engine.ring_bytes_max,
+        };
+        let publication = Publication::new(title, tracks, limits)
+            .map_err(|error| Refusal::bad_request(format!("no memory for the stream: {error}")))?;
+        let labels = publication.tracks.labels(0..tracks.len());
+        let path = self.paths.get_mut(key).ok_or_else(|| Refusal::bad_request("the path is gone"))?;
+        path.live = Some(Live {
+            publication,
+            origin,
+            tcp: Vec::new(),
+            udp: Vec::new(),
+            dirty: false,
+            unflushed: false,
+            lost_told: 0,
+            errors_told: 0,
+            began: self.now.instant,
+        });
+        info!("[path {}] stream is available and online, {labels}", path.name);
+        debug!("[path {}] lives on core {}", path.name, self.core);
+        Ok(())
+    }
+
+    /// Ends the publication on a path: its readers get what is still unsent, then they are closed.
+    pub(super) fn end_publication(&mut self, key: Key, reason: &str) {
+        self.flush_last(key);
+        let Some(path) = self.paths.get_mut(key) else { return };
+        let Some(live) = path.live.take() else { return };
+        let name = Arc::clone(&path.name);
+        let readers = std::mem::take(&mut path.readers);
+        let inbound = live.publication.tracks.inbound;
+        info!("[path {name}] stream is not available anymore: {reason}");
+        debug!(
+            "[path {name}] core {}: {} RTP packets and {} bytes in over {:?}, {} lost, {} in error",
+            self.core,
+            inbound.rtp_packets,
+            inbound.bytes,
+            self.now.instant.duration_since(live.began),
+            live.publication.tracks.lost(),
+            inbound.packets_in_error,
+        );
+        for seat in live.tcp {
+            self.tcp_seats.remove(seat);
+        }
+        for seat in live.udp {
+            self.udp_seats.remove(seat);
+        }
+        // Dropped before the readers are closed: nothing of it can be reached through them any more.
+        drop(live.publication);
+        for reader in readers {
+            self.end_session_and_connection(reader, "the stream has ended");
+        }
+        self.release_path(key);
+    }
+
+    /// Sends what the flush rule held back, as far as sockets take it without waiting.
+    fn flush_last(&mut self, key: Key) {
+        let Some(live) = self.paths.get_mut(key).and_then(|path| path.live.as_mut()) else { return };
+        let stream = &mut live.publication.stream;
+        stream.flush(self.now.instant + self.settings.engine.flush_after);
+        for &seat in &live.tcp {
+            let Some(seat) = self.tcp_seats.get_mut(seat) else { continue };
+            let Some(connection) = self.connections.get(seat.connection) else { continue };
+            if seat.reader.is_blocked() {
+                continue;
+            }
+            let result = if seat.reader.is_remapped() {
+                self.work.copy.clear();
+                seat.reader.copy_next(stream, &mut self.work.copy);
+                (&connection.socket).write(&self.work.copy)
+            } else {
+                match seat.reader.take(stream) {
+                    Some(bytes) => (&connection.socket).write(bytes),
+                    None => continue,
+                }
+            };
+            // A reader that cannot take the last bytes now will not get them: its connection ends.
+            let _ = result;
+        }
+        let Some(ports) = &self.ports else { return };
+        for &seat in &live.udp {
+            let Some(seat) = self.udp_seats.get_mut(seat) else { continue };
+            if seat.reader.is_pacing() {
+                continue;
+            }
+            let Some(bytes) = seat.reader.take_live(stream).and_then(|range| stream.get(range)) else {
+                continue;
+            };
+            for (channel, packet) in readers::packets(bytes) {
+                ports.send_now(&seat.reader, channel, packet);
+            }
+        }
+    }
+
+    /// Starts the built-in camera on a path that was placed here.
+    pub(super) fn start_demo(&mut self, name: &Arc<str>, claim: u64) {
+        let Some(path) = self.path_at_home(name, claim) else { return };
+        let is_demo = self.paths.get(path).is_some_and(|path| path.settings.source == Source::Demo);
+        let demo = match Demo::new(self.now.instant) {
+            Ok(demo) if is_demo => demo,
+            Ok(_) => return,
+            Err(error) => return warn!("[path {name}] [demo source] {error}"),
+        };
+        info!("[path {name}] [demo source] started");
+        match self.publish(path, "Corecast demo", demo.tracks(), Origin::Demo) {
+            Ok(()) => self.demos.push(DemoCamera { demo, path }),
+            Err(refusal) => warn!("[path {name}] [demo source] {}", refusal.reason),
+        }
+    }
+
+    /// Lets the built-in cameras publish what is due.
+    pub(super) fn run_demos(&mut self) {
+        for camera in &mut self.demos {
+            if camera.demo.deadline() > self.now.instant {
+                continue;
+            }
+            let Some(live) = self.paths.get_mut(camera.path).and_then(|path| path.live.as_mut()) else {
+                continue;
+            };
+            if camera.demo.publish(&mut live.publication, self.now)
+                && !std::mem::replace(&mut live.dirty, true)
+            {
+                self.work.dirty.push(camera.path);
+            }
+        }
+    }
+
+    /// A packet for readers of one track as of now: where its clock stands. Empty when that is not known.
+    pub(super) fn time_report(&self, path: Key, track: usize) -> Vec<u8> {
+        let mut report = Vec::new();
+        if let Some(live) = self.paths.get(path).and_then(|path| path.live.as_ref()) {
+            live.publication.tracks.write_report(track, self.now, &mut report);
+        }
+        report
+    }
+
+    pub(super) fn has_other_shards(&self) -> bool {
+        // The other nodes are the control thread and the other shards.
+        self.mesh.others().count() > 1
+    }
+
+    pub(super) fn control(&self) -> usize {
+        self.mesh.others().max().unwrap_or_default().max(self.id)
+    }
+}
+
+/// Which plane a channel of the stream belongs to.
+pub fn plane_of(channel: u8) -> Plane {
+    if channel.is_multiple_of(2) { Plane::Rtp } else { Plane::Rtcp }
+}

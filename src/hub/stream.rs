@@ -18,7 +18,7 @@ use corecast_fanout::ring::ByteRing;
 const RING_BYTES_MIN: usize = 256 * 1024;
 /// The ring holds at least this much time, so that a reader may stumble without losing its place.
 const HISTORY_MIN: Duration = Duration::from_secs(1);
-/// Bound on the index of access units, for streams of many tiny units.
+/// Bound on the index of access units, for streams of many tiny ones.
 const UNITS_MAX: usize = 16_384;
 
 /// How a stream keeps and releases its bytes; from the `engine:` settings.
@@ -58,7 +58,6 @@ struct Unit {
     start: u64,
     arrival: Instant,
     timestamp_wrapped: u32,
-    key: bool,
     /// Packets of the stream before this unit.
     packets_before: u64,
 }
@@ -105,8 +104,8 @@ impl Stream {
 
     /// Room for received bytes, contiguous, after those that are pending. Gives up old bytes, but grows first when
     /// they belong to the current GOP or to the last second.
-    pub fn spare(&mut self, want: usize, now: Instant) -> &mut [u8] {
-        self.make_room(want, now);
+    pub fn spare(&mut self, want: usize) -> &mut [u8] {
+        self.make_room(want);
         self.ring.spare(want)
     }
 
@@ -140,7 +139,7 @@ impl Stream {
     /// Copies a packet in, framed as `channel`. For packets that were not received in place; nothing may be
     /// pending.
     pub fn append(&mut self, channel: u8, packet: &[u8], facts: PacketFacts, now: Instant) {
-        self.make_room(facts.framed_bytes, now);
+        self.make_room(facts.framed_bytes);
         let start = self.ring.head();
         let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
         let [high, low] = length.to_be_bytes();
@@ -165,10 +164,12 @@ impl Stream {
                     self.begin_unit(start, lead, packets_before, now);
                 }
                 if lead.key
-                    && let Some(unit) = self.units.back_mut()
+                    && let Some(unit) = self.units.back()
+                    && self.key_start != Some(unit.start)
                 {
-                    unit.key = true;
                     self.key_start = Some(unit.start);
+                    self.forget_overwritten();
+                    self.keep_history(now);
                 }
                 if lead.marker {
                     self.unit_open = false;
@@ -187,38 +188,49 @@ impl Stream {
     }
 
     fn begin_unit(&mut self, start: u64, lead: LeadFacts, packets_before: u64, arrival: Instant) {
-        while self.units.len() >= UNITS_MAX
-            || self.units.front().is_some_and(|unit| unit.start < self.ring.floor())
-        {
-            self.units.pop_front();
+        // Before the index grows: what it can forget, and whether the ring is what is too small.
+        if self.units.len() == self.units.capacity() {
+            self.forget_overwritten();
+            self.keep_history(arrival);
+            if self.units.len() >= UNITS_MAX {
+                self.units.pop_front();
+            }
         }
         let timestamp_wrapped = lead.timestamp_wrapped;
-        self.units.push_back(Unit { start, arrival, timestamp_wrapped, key: false, packets_before });
+        self.units.push_back(Unit { start, arrival, timestamp_wrapped, packets_before });
         self.unit_open = true;
     }
 
-    /// Grows the ring where `want` more bytes would overwrite what should still be held.
-    fn make_room(&mut self, want: usize, now: Instant) {
-        loop {
-            let capacity = self.ring.capacity();
-            let end = self.ring.head() + (self.ring.pending().len() + want) as u64;
-            let floor = end.saturating_sub(capacity as u64);
-            let gop_cut = self.key_start.is_some_and(|start| start < floor);
-            let fresh_cut = floor > 0
-                && self.units.iter().find(|unit| unit.start >= self.ring.floor()).is_some_and(|oldest| {
-                    oldest.start < floor && now.duration_since(oldest.arrival) < HISTORY_MIN
-                });
-            if !gop_cut && !fresh_cut {
-                return;
-            }
-            if 2 * capacity > self.limits.ring_bytes_max || self.ring.grow(2 * capacity).is_err() {
-                if gop_cut {
-                    self.key_start = None;
-                    self.gop_too_large = true;
-                }
+    fn forget_overwritten(&mut self) {
+        let kept_from = self.units.partition_point(|unit| unit.start < self.ring.floor());
+        self.units.drain(..kept_from);
+    }
+
+    /// Grows the ring where `want` more bytes would overwrite the current GOP.
+    fn make_room(&mut self, want: usize) {
+        let Some(key_start) = self.key_start else { return };
+        let end = self.ring.head() + (self.ring.pending().len() + want) as u64;
+        while key_start < end.saturating_sub(self.ring.capacity() as u64) {
+            if !self.double_ring() {
+                self.key_start = None;
+                self.gop_too_large = true;
                 return;
             }
         }
+    }
+
+    /// Grows a full ring that holds too little time. Asked now and then: at key units, and when the index is full.
+    fn keep_history(&mut self, now: Instant) {
+        let overwrites = self.ring.floor() > 0;
+        let oldest = self.units.front().map(|unit| now.duration_since(unit.arrival));
+        if overwrites && oldest.is_some_and(|age| age < HISTORY_MIN) {
+            self.double_ring();
+        }
+    }
+
+    fn double_ring(&mut self) -> bool {
+        let capacity = 2 * self.ring.capacity();
+        capacity <= self.limits.ring_bytes_max && self.ring.grow(capacity).is_ok()
     }
 
     /// Applies the flush rule: true when readers may have more than before.
@@ -395,7 +407,7 @@ mod tests {
             push(&mut stream, 20_000, lead(frame, true, true), now);
         }
         assert!(stream.age(stream.floor(), now) >= HISTORY_MIN);
-        assert_eq!(stream.ring_bytes(), 1 << 19);
+        assert_eq!(stream.ring_bytes(), 1 << 20);
     }
 
     #[test]

@@ -65,8 +65,10 @@ impl TcpReader {
         self.blocked_since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
-    pub fn block(&mut self, now: Instant) {
+    /// Its socket has no room, or something else has to go out first.
+    pub fn block(&mut self, stream: &Stream, now: Instant) {
         self.blocked_since.get_or_insert(now);
+        self.cursor.stick(stream, now);
     }
 
     /// The socket took something, but not all.
@@ -85,17 +87,22 @@ impl TcpReader {
     }
 
     /// What to send next, as it lies in the ring. Counted as sent; what was not is told by [`Self::unsent`].
-    pub fn take<'stream>(&mut self, stream: &'stream Stream) -> Option<&'stream [u8]> {
-        let (range, bytes) = self.due(stream)?;
+    pub fn take<'stream>(&mut self, stream: &'stream Stream, now: Instant) -> Option<&'stream [u8]> {
+        let (range, bytes) = self.due(stream, now)?;
         self.cursor.advance(range.end);
         self.outbound.bytes += range.end - range.start;
         self.in_flight = range;
         Some(bytes)
     }
 
-    fn due<'stream>(&mut self, stream: &'stream Stream) -> Option<(Range<u64>, &'stream [u8])> {
-        let range = self.cursor.due(stream, u64::MAX >> 1)?;
-        // A place that was overwritten in the very turn in which it was reached: the next catch-up finds it.
+    fn due<'stream>(&mut self, stream: &'stream Stream, now: Instant) -> Option<(Range<u64>, &'stream [u8])> {
+        let mut range = self.cursor.due(stream, u64::MAX >> 1)?;
+        if stream.get(range.clone()).is_none() {
+            // A publisher's burst went round the ring within one turn.
+            let lapse = self.cursor.catch_up(stream, now, Duration::MAX)?;
+            self.outbound.packets_discarded += lapse.packets;
+            range = self.cursor.due(stream, u64::MAX >> 1)?;
+        }
         let bytes = stream.get(range.clone())?;
         if range.end - range.start <= BURST_BYTES {
             return Some((range, bytes));
@@ -112,18 +119,18 @@ impl TcpReader {
     /// Only `sent` bytes of the last taken ones went out. Gives the rest of the packet that was cut, which has to go
     /// out before anything else.
     pub fn unsent<'stream>(&mut self, stream: &'stream Stream, sent: usize, now: Instant) -> &'stream [u8] {
-        self.block(now);
         let bytes = stream.get(self.in_flight.clone()).unwrap_or_default();
         let boundary = whole_packets(bytes, sent);
         let place = self.in_flight.start + boundary as u64;
         self.outbound.bytes -= self.in_flight.end - place;
         self.cursor.advance(place);
+        self.block(stream, now);
         &bytes[sent.min(boundary)..boundary]
     }
 
     /// For a remapped reader: appends what to send next to `out`. False when there is nothing.
-    pub fn copy_next(&mut self, stream: &Stream, out: &mut Vec<u8>) -> bool {
-        let Some((range, bytes)) = self.due(stream) else { return false };
+    pub fn copy_next(&mut self, stream: &Stream, now: Instant, out: &mut Vec<u8>) -> bool {
+        let Some((range, bytes)) = self.due(stream, now) else { return false };
         self.cursor.advance(range.end);
         let Some(remap) = &self.remap else { return false };
         let before = out.len();
@@ -177,14 +184,14 @@ mod tests {
         let (stream, now) = (stream(3), Instant::now());
         let cursor = Cursor::join(&stream, true, true);
         let mut reader = TcpReader::new(cursor, &[media(0, 0), media(1, 2)], 2);
-        assert_eq!(reader.take(&stream).unwrap().len(), 3300);
+        assert_eq!(reader.take(&stream, now).unwrap().len(), 3300);
         let rest = reader.unsent(&stream, 1450, now);
         assert_eq!(rest, stream.get(1450..2100).unwrap());
         assert_eq!(reader.cursor.position(), Some(2100));
         assert_eq!(reader.outbound.bytes, 2100);
         assert!(reader.is_blocked());
         assert_eq!(reader.unblock(&stream, now, Duration::from_secs(10)), None);
-        assert_eq!(reader.take(&stream).unwrap(), stream.get(2100..3300).unwrap());
+        assert_eq!(reader.take(&stream, now).unwrap(), stream.get(2100..3300).unwrap());
         assert_eq!(reader.unsent(&stream, 0, now), b"");
         assert_eq!(reader.cursor.position(), Some(2100));
     }
@@ -194,7 +201,7 @@ mod tests {
         let stream = stream(1000);
         let mut reader = TcpReader::new(Cursor::join(&stream, true, true), &[media(0, 0), media(1, 2)], 2);
         let mut total = 0;
-        while let Some(bytes) = reader.take(&stream) {
+        while let Some(bytes) = reader.take(&stream, Instant::now()) {
             assert_eq!(whole_packets(bytes, usize::MAX), bytes.len());
             assert!(bytes.len() <= BURST_BYTES as usize + 1000);
             total += bytes.len();
@@ -208,9 +215,9 @@ mod tests {
         let stream = stream(2);
         let mut reader = TcpReader::new(Cursor::join(&stream, true, true), &[media(1, 4)], 2);
         let mut out = Vec::new();
-        assert!(reader.copy_next(&stream, &mut out));
+        assert!(reader.copy_next(&stream, Instant::now(), &mut out));
         let got: Vec<_> = packets(&out).map(|(channel, packet)| (channel, packet.len(), packet[0])).collect();
         assert_eq!(got, [(4, 96, 0), (4, 96, 1)]);
-        assert!(!reader.copy_next(&stream, &mut out));
+        assert!(!reader.copy_next(&stream, Instant::now(), &mut out));
     }
 }

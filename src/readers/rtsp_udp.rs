@@ -88,8 +88,14 @@ impl UdpReader {
     }
 
     /// What a live reader gets: all that was flushed. The same for all live readers of the stream.
-    pub fn take_live(&mut self, stream: &Stream) -> Option<Range<u64>> {
-        let range = self.cursor.due(stream, u64::MAX >> 1)?;
+    pub fn take_live(&mut self, stream: &Stream, now: Instant) -> Option<Range<u64>> {
+        let mut range = self.cursor.due(stream, u64::MAX >> 1)?;
+        if stream.get(range.clone()).is_none() {
+            // A publisher's burst went round the ring within one turn.
+            let lapse = self.cursor.catch_up(stream, now, Duration::MAX)?;
+            self.outbound.packets_discarded += lapse.packets;
+            range = self.cursor.due(stream, u64::MAX >> 1)?;
+        }
         self.cursor.advance(range.end);
         Some(range)
     }

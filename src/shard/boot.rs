@@ -58,6 +58,11 @@ pub fn start(settings: &Arc<Settings>, meshes: Vec<Mesh<Mail>>) -> Result<Shards
     if let Some(address) = settings.rtsp.address {
         let taken = |error| BootError::Address { what: "RTSP listener", address, error };
         listen::check_free(address).map_err(taken)?;
+        if settings.rtsp.udp {
+            let address = settings.rtsp.rtp_address;
+            let taken = |error| BootError::Address { what: "RTP port", address, error };
+            std::net::UdpSocket::bind(address).map_err(taken)?;
+        }
     }
     let (ready, started) = mpsc::channel();
     let mut shards = Vec::new();
@@ -69,10 +74,11 @@ pub fn start(settings: &Arc<Settings>, meshes: Vec<Mesh<Mail>>) -> Result<Shards
                 Ok(shard) => {
                     let _ = ready.send(Ok(()));
                     drop(ready);
-                    shard.run().await;
+                    shard.run().await
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
+                    Ok(())
                 }
             }
         };

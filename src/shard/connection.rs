@@ -135,8 +135,9 @@ impl Shard {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    // Out of descriptors, most likely: the backlog holds the others until some are free.
+                    // Out of descriptors, most likely: the backlog holds the others until upkeep tries again.
                     tracing::warn!("[RTSP] accept failed: {error}; raise LimitNOFILE if this repeats");
+                    self.work.accept_stalled = true;
                     return;
                 }
             }
@@ -191,36 +192,28 @@ impl Shard {
     }
 
     fn receive_requests(&mut self, key: Key) {
-        let mut buffer = std::mem::take(&mut self.work.scratch);
-        let mut more = true;
-        let mut end: Option<String> = None;
         for _ in 0..RECEIVES_PER_TURN {
-            let Some(connection) = self.connections.get_mut(key) else { break };
-            match (&connection.socket).read(&mut buffer) {
-                Ok(0) => end = Some("EOF".to_owned()),
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            let buffer = &mut self.work.scratch;
+            let full = match (&connection.socket).read(buffer) {
+                Ok(0) => return self.close(key, "EOF"),
                 Ok(count) if connection.inbox.len() + count > INBOX_BYTES_MAX => {
-                    end = Some("sent more than a request may hold".to_owned());
+                    return self.close(key, "sent more than a request may hold");
                 }
                 Ok(count) => {
                     connection.inbox.extend_from_slice(&buffer[..count]);
-                    if count == buffer.len() {
-                        continue;
-                    }
+                    count == buffer.len()
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => end = Some(error.to_string()),
+                Err(error) => return self.close(key, &error.to_string()),
+            };
+            self.work_inbox(key);
+            if !full {
+                return;
             }
-            more = false;
-            break;
         }
-        self.work.scratch = buffer;
-        self.work_inbox(key);
-        match end {
-            Some(reason) => self.close(key, &reason),
-            None if more => self.work.unread.push(key),
-            None => {}
-        }
+        self.work.unread.push(key);
     }
 
     fn receive_media(&mut self, key: Key) {
@@ -232,8 +225,7 @@ impl Shard {
                 return;
             };
             let Some(live) = self.paths.get_mut(path).and_then(|path| path.live.as_mut()) else { return };
-            let received = rtsp_publish::receive(&mut live.publication, &connection.socket, self.now.instant);
-            match received {
+            match rtsp_publish::receive(&mut live.publication, &connection.socket) {
                 Ok(more) => {
                     self.take_media(key);
                     if !more {
@@ -310,8 +302,10 @@ impl Shard {
         match (flushed, seat) {
             (true, Some(seat)) => self.resume_seat(seat),
             (false, Some(seat)) => {
-                if let Some(seat) = self.tcp_seats.get_mut(seat) {
-                    seat.reader.block(self.now.instant);
+                if let Some(seat) = self.tcp_seats.get_mut(seat)
+                    && let Some(live) = self.paths.get(seat.path).and_then(|path| path.live.as_ref())
+                {
+                    seat.reader.block(&live.publication.stream, self.now.instant);
                 }
             }
             (_, None) => {}

@@ -93,7 +93,7 @@ impl Shard {
                 Plane::Rtcp => &ports.rtcp,
             };
             match socket.receive(&mut buffer) {
-                Ok(datagram) => self.heard_from(plain(datagram.from), true),
+                Ok(datagram) => self.heard_from(plain(datagram.from), plane == Plane::Rtcp),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A reader's port that is closed comes back as an error of an earlier send.
                 Err(_) => {}
@@ -115,7 +115,7 @@ impl Shard {
             None if first_hand && self.has_other_shards() => {
                 for node in 0..self.control() {
                     if node != self.id {
-                        self.mesh.send(node, Mail::Heard { from });
+                        self.mesh.send_if_room(node, Mail::Heard { from });
                     }
                 }
             }
@@ -189,7 +189,7 @@ impl Shard {
                 // Its port was closed for a moment (ICMP); packets may come again.
                 Err(_) => {}
             }
-            if turn == RECEIVES_PER_TURN {
+            if turn + 1 == RECEIVES_PER_TURN {
                 let kind = if plane == Plane::Rtp { Kind::UdpSourceRtp } else { Kind::UdpSourceRtcp };
                 self.work.events.push(Event::Readable(kind.token(key)));
                 break;

@@ -17,20 +17,27 @@ pub const SCRATCH_BYTES: usize = RECEIVE_BYTES_MAX;
 
 impl Shard {
     /// Runs until told to stop.
-    pub(super) async fn run(mut self) {
+    ///
+    /// # Errors
+    /// When the media ring fails. A relay that has lost a core must not go on with half its cameras: the process is
+    /// told to end, so that its supervisor starts it anew.
+    pub(super) async fn run(mut self) -> io::Result<()> {
         self.work.scratch = vec![0; SCRATCH_BYTES];
         let reactor = match self.settings.engine.park {
             Park::Ring => None,
             Park::Executor => self.io.eventfd().ok().flatten().map(Readiness::of_eventfd),
         };
-        while !self.stopping {
+        let mut result = Ok(());
+        while !self.stopping && result.is_ok() {
             self.turn();
-            if let Err(failure) = self.wait(reactor.as_ref()).await {
-                error!("[engine] core {}: the media ring failed: {failure}", self.core);
-                break;
-            }
+            result = self.wait(reactor.as_ref()).await;
+        }
+        if let Err(failure) = &result {
+            error!("[engine] core {}: the media ring failed: {failure}", self.core);
+            signal_hook::low_level::raise(signal_hook::consts::SIGTERM)?;
         }
         self.end_everything();
+        result
     }
 
     fn turn(&mut self) {
@@ -149,7 +156,7 @@ impl Shard {
             self.work.reordering.iter().filter_map(|&key| self.udp_sources.get(key)?.track.deadline()).min(),
         ];
         let next = deadlines.into_iter().flatten().min();
-        next.map_or(super::upkeep::INTERVAL, |at| at.saturating_duration_since(clock::now().instant))
+        next.map_or(super::upkeep::INTERVAL, |at| at.saturating_duration_since(self.now.instant))
     }
 
     /// The end: publishers and readers are told by their connections' end.

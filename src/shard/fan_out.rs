@@ -109,7 +109,7 @@ impl Shard {
                 if seat.reader.is_blocked() || seat.reader.is_remapped() {
                     continue;
                 }
-                if let Some(bytes) = seat.reader.take(stream) {
+                if let Some(bytes) = seat.reader.take(stream, now.instant) {
                     seat.turn = work.turn;
                     batch.send(seat.fd, Kind::Connection.token(seat.connection), bytes);
                     if seat.reader.has_more(stream) {
@@ -124,7 +124,7 @@ impl Shard {
                 continue;
             }
             let Some(live) = paths.get(seat.path).and_then(|path| path.live.as_ref()) else { continue };
-            if let Some(bytes) = seat.reader.take(&live.publication.stream) {
+            if let Some(bytes) = seat.reader.take(&live.publication.stream, now.instant) {
                 seat.turn = work.turn;
                 batch.send(seat.fd, Kind::Connection.token(seat.connection), bytes);
                 if seat.reader.has_more(&live.publication.stream) {
@@ -148,7 +148,7 @@ impl Shard {
                     if seat.reader.is_pacing() {
                         continue;
                     }
-                    let Some(range) = seat.reader.take_live(stream) else { continue };
+                    let Some(range) = seat.reader.take_live(stream, now.instant) else { continue };
                     let gso = seat.reader.uses_gso();
                     if grouped.as_ref() != Some(&(range.clone(), gso)) {
                         let Some(bytes) = stream.get(range.clone()) else { continue };
@@ -232,7 +232,7 @@ impl Shard {
             let Some(live) = self.paths.get(path).and_then(|path| path.live.as_ref()) else { continue };
             let Some(connection) = self.connections.get_mut(connection_key) else { continue };
             copy.clear();
-            if !seat.reader.copy_next(&live.publication.stream, &mut copy) {
+            if !seat.reader.copy_next(&live.publication.stream, self.now.instant, &mut copy) {
                 continue;
             }
             let more = seat.reader.has_more(&live.publication.stream);
@@ -246,7 +246,7 @@ impl Shard {
             };
             if sent < copy.len() {
                 connection.out.extend_from_slice(&copy[sent..]);
-                seat.reader.block(self.now.instant);
+                seat.reader.block(&live.publication.stream, self.now.instant);
                 self.await_room(connection_key);
             } else if more {
                 self.work.behind.push(key);

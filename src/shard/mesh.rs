@@ -81,6 +81,16 @@ impl<M> Mesh<M> {
         Self::push_waiting(peer, &self.bells[to]);
     }
 
+    /// Sends what the other node can do without: dropped when its mailbox is full.
+    pub fn send_if_room(&mut self, to: NodeId, mail: M) {
+        if self.peers.get(to).and_then(Option::as_ref).is_some_and(|peer| peer.waiting.is_empty()) {
+            self.send(to, mail);
+            if let Some(Some(peer)) = self.peers.get_mut(to) {
+                peer.waiting.clear();
+            }
+        }
+    }
+
     fn push_waiting(peer: &mut Peer<M>, bell: &Bell) {
         let mut posted = false;
         while let Some(mail) = peer.waiting.pop_front() {

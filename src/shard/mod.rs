@@ -125,6 +125,8 @@ struct Work {
     copy: Vec<u8>,
     next_upkeep: Option<Instant>,
     upkeep_round: u64,
+    /// Connections wait in the backlog because one could not be accepted.
+    accept_stalled: bool,
     cpu_at_upkeep: std::time::Duration,
 }
 

@@ -210,10 +210,10 @@ impl Shard {
             }
             let result = if seat.reader.is_remapped() {
                 self.work.copy.clear();
-                seat.reader.copy_next(stream, &mut self.work.copy);
+                seat.reader.copy_next(stream, self.now.instant, &mut self.work.copy);
                 (&connection.socket).write(&self.work.copy)
             } else {
-                match seat.reader.take(stream) {
+                match seat.reader.take(stream, self.now.instant) {
                     Some(bytes) => (&connection.socket).write(bytes),
                     None => continue,
                 }
@@ -227,7 +227,9 @@ impl Shard {
             if seat.reader.is_pacing() {
                 continue;
             }
-            let Some(bytes) = seat.reader.take_live(stream).and_then(|range| stream.get(range)) else {
+            let Some(bytes) =
+                seat.reader.take_live(stream, self.now.instant).and_then(|range| stream.get(range))
+            else {
                 continue;
             };
             for (channel, packet) in readers::packets(bytes) {

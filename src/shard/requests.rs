@@ -5,8 +5,7 @@ use std::sync::Arc;
 use corecast_proto::rtsp::{
     Method, Parsed, Request, Response, Status,
     headers::session_id,
-    interleaved::{Frame, next_frame},
-    parse_request,
+    interleaved, parse_request,
     server::{PUBLIC_METHODS, Refusal, Session, stream_of, stream_url},
     url::strip_trailing_slash,
 };
@@ -34,7 +33,19 @@ impl Shard {
     pub(super) fn work_inbox(&mut self, key: Key) {
         loop {
             let Some(connection) = self.connections.get_mut(key) else { return };
-            if connection.phase != Phase::Open || connection.inbox.is_empty() {
+            if connection.phase != Phase::Open {
+                return;
+            }
+            let frames = reports_before_request(&connection.inbox);
+            if frames > 0 {
+                // Reports of a reader: it lives. What they say about loss comes with the statistics.
+                connection.inbox.drain(..frames);
+                if let Some(session) = connection.session {
+                    self.heard(session);
+                }
+            }
+            let Some(connection) = self.connections.get_mut(key) else { return };
+            if connection.inbox.is_empty() {
                 return;
             }
             if let Role::Publishing { path, .. } = connection.role {
@@ -42,18 +53,9 @@ impl Shard {
                 let inbox = std::mem::take(&mut connection.inbox);
                 return self.put_back_into_stream(key, path, inbox);
             }
-            let consumed = match next_frame(&connection.inbox) {
-                // Reports of a reader: it lives. What they say about loss comes with the statistics.
-                Frame::Media { consumed, .. } => Some(consumed),
-                Frame::NeedMore(_) => return,
-                Frame::NotMedia => None,
-            };
-            if let Some(consumed) = consumed {
-                connection.inbox.drain(..consumed);
-                if let Some(session) = connection.session {
-                    self.heard(session);
-                }
-                continue;
+            if connection.inbox.first() == Some(&interleaved::MAGIC) {
+                // Half a frame.
+                return;
             }
             match parse_request(&connection.inbox, &self.limits) {
                 Ok(Parsed::Incomplete) => return,
@@ -77,7 +79,7 @@ impl Shard {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let Some(live) = self.paths.get_mut(path).and_then(|path| path.live.as_mut()) else { return };
-            let spare = live.publication.stream.spare(rest.len(), self.now.instant);
+            let spare = live.publication.stream.spare(rest.len());
             let count = spare.len().min(rest.len());
             if count == 0 {
                 return self.close(key, "sent a packet larger than the stream's ring");
@@ -301,4 +303,9 @@ impl Shard {
         let plural = if listeners.len() == 1 { "" } else { "s" };
         info!("[RTSP] started with listener{plural} on {}", listeners.join(", "));
     }
+}
+
+/// Length of the whole interleaved frames at the front of `inbox`.
+fn reports_before_request(inbox: &[u8]) -> usize {
+    crate::readers::whole_packets(inbox, usize::MAX)
 }

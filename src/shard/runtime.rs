@@ -35,7 +35,7 @@ impl Joiner {
 /// When the thread cannot be started. What stops the executor itself from starting is told by [`Joiner::join`].
 pub fn start<F>(core: usize, name: &str, make: impl FnOnce() -> F + Send + 'static) -> io::Result<Joiner>
 where
-    F: Future<Output = ()> + 'static,
+    F: Future<Output = io::Result<()>> + 'static,
 {
     let name = name.to_owned();
     let builder = thread::Builder::new().name(name.clone());
@@ -47,8 +47,7 @@ where
             .io_memory(256 * 1024)
             .make()
             .map_err(|error| io::Error::other(explain(&error.to_string(), core)))?;
-        executor.run(make());
-        Ok(())
+        executor.run(make())
     })?;
     Ok(Joiner(thread))
 }

@@ -29,6 +29,9 @@ impl Shard {
         }
         self.work.next_upkeep = Some(now + INTERVAL);
         self.work.upkeep_round += 1;
+        if std::mem::take(&mut self.work.accept_stalled) {
+            self.accept();
+        }
         self.check_connections();
         self.check_sessions();
         self.check_seats();

@@ -54,9 +54,9 @@ pub enum Taken {
 }
 
 /// Receives once into the stream's own memory. `Ok(true)`: there may be more.
-pub fn receive(publication: &mut Publication, socket: impl io::Read, now: Instant) -> io::Result<bool> {
+pub fn receive(publication: &mut Publication, socket: impl io::Read) -> io::Result<bool> {
     let mut socket = socket;
-    let spare = publication.stream.spare(RECEIVE_BYTES, now);
+    let spare = publication.stream.spare(RECEIVE_BYTES);
     let room = spare.len();
     match socket.read(spare)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),

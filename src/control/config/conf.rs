@@ -80,13 +80,8 @@ fn rtsp(global: Layers<'_>, report: &mut Report) -> RtspSettings {
         report
             .warn(&transports.at, "'rtspTransports' has multicast, which is not served by this version yet");
     }
-    let encryption = global.text("rtspEncryption");
-    if encryption != "no" {
-        let message = format!(
-            "'rtspEncryption' is {encryption}, but this version does not serve TLS yet: \
-             RTSP IS SERVED UNENCRYPTED on rtspAddress and nothing listens on rtspsAddress"
-        );
-        report.warn(&global.get("rtspEncryption").at, message);
+    if enabled {
+        check_encryption(global, report);
     }
     let address = address(global, "rtspAddress", enabled, report);
     let rtp_address = self::address(global, "rtpAddress", enabled && udp, report);
@@ -104,6 +99,24 @@ fn rtsp(global: Layers<'_>, report: &mut Report) -> RtspSettings {
         }
     }
     RtspSettings { address: enabled.then_some(address), rtp_address, rtcp_address, udp, tcp }
+}
+
+/// Nobody who asked for encryption gets plain RTSP without being told.
+fn check_encryption(global: Layers<'_>, report: &mut Report) {
+    let at = &global.get("rtspEncryption").at;
+    match global.text("rtspEncryption") {
+        "strict" => report.error(
+            at,
+            "'rtspEncryption' is strict, but this version does not serve TLS yet and plain RTSP would go out in \
+             clear: set it to no, behind a private network",
+        ),
+        "optional" => report.warn(
+            at,
+            "'rtspEncryption' is optional, but this version does not serve TLS yet: RTSP is served UNENCRYPTED on \
+             rtspAddress and nothing listens on rtspsAddress",
+        ),
+        _ => {}
+    }
 }
 
 /// `available` are the cores this process may use.

@@ -117,15 +117,9 @@ impl Section {
             (Legacy::OneElement(_), value) => Typed::List(vec![value]),
             (_, value) => value,
         };
-        let suffix = match new_key.status {
-            Status::Later if !typed::is_default(new_key, &value) => {
-                "; it is not served by this version yet".to_owned()
-            }
-            Status::LaterBecause(why) if !typed::is_default(new_key, &value) => {
-                format!("; it is not served by this version yet: {why}")
-            }
-            _ => String::new(),
-        };
+        let suffix =
+            unserved(new_key, &value).map(|why| format!("; it is not served by this version yet{why}"));
+        let suffix = suffix.unwrap_or_default();
         report.warn_once(old, key_at, || match legacy {
             Legacy::PathDefault => {
                 format!("key '{old}' at the top level is deprecated, read as 'pathDefaults.{old}'{suffix}")
@@ -153,13 +147,20 @@ impl Section {
 
 fn warn_if_later(key: &Key, value: &Typed, at: &At, report: &mut Report) {
     let name = key.name;
+    if let Some(why) = unserved(key, value) {
+        report.warn_once(name, at, || {
+            format!("key '{name}' is accepted but not served by this version yet{why}")
+        });
+    }
+}
+
+/// Whether a value that was written down asks for something this version does not do; what to add to the warning.
+fn unserved(key: &Key, value: &Typed) -> Option<String> {
     match key.status {
-        Status::Later if !typed::is_default(key, value) => report
-            .warn_once(name, at, || format!("key '{name}' is accepted but not served by this version yet")),
-        Status::LaterBecause(why) if !typed::is_default(key, value) => report.warn_once(name, at, || {
-            format!("key '{name}' is accepted but not served by this version yet: {why}")
-        }),
-        _ => {}
+        Status::Later => (!typed::is_default(key, value)).then(String::new),
+        Status::LaterSwitch => (*value == Typed::Bool(true)).then(String::new),
+        Status::LaterBecause(why) => (!typed::is_default(key, value)).then(|| format!(": {why}")),
+        Status::Served | Status::Quiet | Status::Legacy(_) => None,
     }
 }
 

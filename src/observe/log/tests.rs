@@ -1,3 +1,5 @@
+//! What log lines look like, where they go, and what they never show.
+
 use std::sync::Mutex;
 
 use tracing::{debug, error, info, subscriber::with_default, trace, warn};

@@ -217,8 +217,6 @@ impl Status {
     pub const REQUEST_TIMEOUT: Self = Self(408);
     pub const REQUEST_ENTITY_TOO_LARGE: Self = Self(413);
     pub const UNSUPPORTED_MEDIA_TYPE: Self = Self(415);
-    /// From HTTP (RFC 6585 §5): RFC 2326 has no code for a head that is too long.
-    pub const HEADER_FIELDS_TOO_LARGE: Self = Self(431);
     pub const PARAMETER_NOT_UNDERSTOOD: Self = Self(451);
     pub const NOT_ENOUGH_BANDWIDTH: Self = Self(453);
     pub const SESSION_NOT_FOUND: Self = Self(454);
@@ -252,7 +250,6 @@ impl Status {
             Self::REQUEST_TIMEOUT => "Request Time-out",
             Self::REQUEST_ENTITY_TOO_LARGE => "Request Entity Too Large",
             Self::UNSUPPORTED_MEDIA_TYPE => "Unsupported Media Type",
-            Self::HEADER_FIELDS_TOO_LARGE => "Request Header Fields Too Large",
             Self::PARAMETER_NOT_UNDERSTOOD => "Parameter Not Understood",
             Self::NOT_ENOUGH_BANDWIDTH => "Not Enough Bandwidth",
             Self::SESSION_NOT_FOUND => "Session Not Found",

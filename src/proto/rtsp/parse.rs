@@ -59,9 +59,9 @@ impl MessageError {
     /// The status to answer with before the connection is closed.
     pub fn status(self) -> Status {
         match self {
-            Self::HeadTooLarge | Self::TooManyHeaders => Status::HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => Status::REQUEST_ENTITY_TOO_LARGE,
-            Self::Malformed { .. } => Status::BAD_REQUEST,
+            // For a head that is too long RFC 2326 has no code; clients know MediaMTX's answer.
+            Self::HeadTooLarge | Self::TooManyHeaders | Self::Malformed { .. } => Status::BAD_REQUEST,
             Self::UnsupportedVersion => Status::VERSION_NOT_SUPPORTED,
         }
     }

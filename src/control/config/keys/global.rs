@@ -2,7 +2,7 @@
 
 use super::{
     AUTH_IGNORED, COUNT, ENCRYPTION_IGNORED, Key, Kind, Legacy, NETWORKS, PORT, TEXTS, later, later_because,
-    legacy, quiet, served,
+    later_switch, legacy, quiet, served,
 };
 use Kind::{Bool, Duration, Encryption, Int, List, Records, Secret, Size, Text, Word};
 use Legacy::{Alone, Negated, OneElement, PathDefault, Renamed};
@@ -62,7 +62,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     later("authJWTIssuer", Text, ""),
     later("authJWTAudience", Text, ""),
     // Control API.
-    later("api", Bool, "no"),
+    later_switch("api", "no"),
     later("apiAddress", Text, ":9997"),
     later("apiEncryption", Bool, "no"),
     later("apiServerKey", Text, "server.key"),
@@ -71,7 +71,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     legacy("apiAllowOrigin", Text, OneElement("apiAllowOrigins")),
     later("apiTrustedProxies", NETWORKS, "[]"),
     // Metrics.
-    later("metrics", Bool, "no"),
+    later_switch("metrics", "no"),
     later("metricsAddress", Text, ":9998"),
     later("metricsEncryption", Bool, "no"),
     later("metricsServerKey", Text, "server.key"),
@@ -80,7 +80,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     legacy("metricsAllowOrigin", Text, OneElement("metricsAllowOrigins")),
     later("metricsTrustedProxies", NETWORKS, "[]"),
     // Profiling.
-    later("pprof", Bool, "no"),
+    later_switch("pprof", "no"),
     later("pprofAddress", Text, ":9999"),
     later("pprofEncryption", Bool, "no"),
     later("pprofServerKey", Text, "server.key"),
@@ -89,7 +89,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     legacy("pprofAllowOrigin", Text, OneElement("pprofAllowOrigins")),
     later("pprofTrustedProxies", NETWORKS, "[]"),
     // Playback of recordings.
-    later("playback", Bool, "no"),
+    later_switch("playback", "no"),
     later("playbackAddress", Text, ":9996"),
     later("playbackEncryption", Bool, "no"),
     later("playbackServerKey", Text, "server.key"),
@@ -124,7 +124,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     later("rtspTrustedProxies", NETWORKS, "[]"),
     legacy("rtspUDPReadBufferSize", Int(0, i32::MAX as i64), Renamed("udpReadBufferSize")),
     // RTMP server.
-    later("rtmp", Bool, "yes"),
+    later_switch("rtmp", "yes"),
     legacy("rtmpDisable", Bool, Negated("rtmp")),
     later("rtmpEncryption", Encryption, "no"),
     later("rtmpAddress", Text, ":1935"),
@@ -133,7 +133,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     later("rtmpServerCert", Text, "server.crt"),
     later("rtmpTrustedProxies", NETWORKS, "[]"),
     // HLS server.
-    later("hls", Bool, "yes"),
+    later_switch("hls", "yes"),
     legacy("hlsDisable", Bool, Negated("hls")),
     later("hlsAddress", Text, ":8888"),
     later_because("hlsEncryption", Bool, "no", ENCRYPTION_IGNORED),
@@ -152,7 +152,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     later("hlsMuxerCloseAfter", Duration, "60s"),
     later("hlsCDNSecret", Secret, ""),
     // WebRTC server.
-    later("webrtc", Bool, "yes"),
+    later_switch("webrtc", "yes"),
     legacy("webrtcDisable", Bool, Negated("webrtc")),
     later("webrtcAddress", Text, ":8889"),
     later_because("webrtcEncryption", Bool, "no", ENCRYPTION_IGNORED),
@@ -175,9 +175,9 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     later("webrtcHandshakeTimeout", Duration, "10s"),
     later("webrtcTrackGatherTimeout", Duration, "2s"),
     // SRT and MoQ servers.
-    later("srt", Bool, "yes"),
+    later_switch("srt", "yes"),
     later("srtAddress", Text, ":8890"),
-    later("moq", Bool, "yes"),
+    later_switch("moq", "yes"),
     later("moqHTTP2Address", Text, ":8892"),
     legacy("moqHTTPS2Address", Text, Renamed("moqHTTP2Address")),
     later("moqHTTP3Address", Text, ":8892"),

@@ -55,6 +55,9 @@ pub(super) enum Status {
     Quiet,
     /// Checked, not obeyed yet: a warning says so when it is set to something else than its default.
     Later,
+    /// As `Later`, of the switch of a whole service: a warning says so whenever it is switched on in words, even if
+    /// that is the default, and never when it is switched off.
+    LaterSwitch,
     /// As `Later`, where not obeying has a consequence that the warning must spell out.
     LaterBecause(&'static str),
     /// An older spelling.
@@ -88,6 +91,10 @@ const fn quiet(name: &'static str, kind: Kind, default: &'static str) -> Key {
 
 const fn later(name: &'static str, kind: Kind, default: &'static str) -> Key {
     Key { name, kind, default, status: Status::Later }
+}
+
+const fn later_switch(name: &'static str, default: &'static str) -> Key {
+    Key { name, kind: Kind::Bool, default, status: Status::LaterSwitch }
 }
 
 const fn later_because(name: &'static str, kind: Kind, default: &'static str, why: &'static str) -> Key {

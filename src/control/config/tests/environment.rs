@@ -1,3 +1,5 @@
+//! Environment variables laid over a file.
+
 use std::time::Duration;
 
 use corecast_hub::settings::Source;

@@ -1,3 +1,5 @@
+//! Path entries: their names, patterns, sources and order.
+
 use corecast_hub::settings::Source;
 
 use super::{assert_one_error, assert_one_warning, errors, load, warnings};

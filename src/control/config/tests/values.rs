@@ -1,3 +1,5 @@
+//! Single values: their spellings, their limits, and what is said of those that are not served.
+
 use std::time::Duration;
 
 use corecast_hub::settings::{MediaIoChoice, Park};
@@ -175,7 +177,7 @@ fn a_file_of_another_program_is_given_up_on() {
 #[test]
 fn keys_of_later_versions_warn_only_when_they_change_something() {
     assert!(
-        warnings("hls: yes\nhlsVariant: lowLatency\napi: no\nrunOnConnect: ''\nhlsAllowOrigins: ['*']")
+        warnings("hlsVariant: lowLatency\nrunOnConnect: ''\nhlsAllowOrigins: ['*']\nrtmpAddress: :1935")
             .is_empty()
     );
     assert_one_warning(
@@ -189,6 +191,25 @@ fn keys_of_later_versions_warn_only_when_they_change_something() {
     assert_one_error(
         "hlsSegmentMaxSize: 5",
         "c.yml:1:20: 'hlsSegmentMaxSize' is '5': expected a size such as 64K, 16M or 1G",
+    );
+}
+
+#[test]
+fn services_of_later_versions_warn_whenever_they_are_switched_on_in_words() {
+    for service in ["rtmp", "srt", "moq", "hls", "webrtc", "api", "metrics", "pprof", "playback"] {
+        assert!(warnings(&format!("{service}: no")).is_empty(), "{service}");
+        assert!(warnings(&format!("{service}:")).is_empty(), "{service}");
+        let expected = format!("c.yml:1:1: key '{service}' is accepted but not served by this version yet");
+        assert_one_warning(&format!("{service}: yes"), &expected);
+    }
+    assert_one_warning(
+        "rtmpDisable: no",
+        "c.yml:1:1: key 'rtmpDisable' is deprecated, read as the opposite of 'rtmp'; \
+         it is not served by this version yet",
+    );
+    assert_one_warning(
+        "rtmpDisable: yes",
+        "c.yml:1:1: key 'rtmpDisable' is deprecated, read as the opposite of 'rtmp'",
     );
 }
 
@@ -267,17 +288,19 @@ fn older_keys_are_translated_with_one_warning() {
 }
 
 #[test]
-fn tls_that_is_asked_for_and_not_served_is_said_loudly() {
+fn tls_that_is_demanded_is_refused_and_tls_that_is_offered_is_said_to_be_missing() {
     for text in ["rtspEncryption: strict", "rtspEncryption: yes", "rtspEncryption: 'true'"] {
-        let warnings = warnings(text);
-        assert_eq!(warnings.len(), 1);
-        assert!(
-            warnings[0].contains("is strict") && warnings[0].contains("SERVED UNENCRYPTED"),
-            "{warnings:?}"
+        assert_one_error(
+            text,
+            "c.yml:1:17: 'rtspEncryption' is strict, but this version does not serve TLS yet and plain RTSP would \
+             go out in clear: set it to no, behind a private network",
         );
     }
-    let warnings = warnings("encryption: optional");
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(errors("encryption: strict").len(), 1);
+    assert!(load("rtsp: no\nrtspEncryption: strict").is_ok());
+    let offered = warnings("rtspEncryption: optional");
+    assert!(offered.len() == 1 && offered[0].contains("is served UNENCRYPTED"), "{offered:?}");
+    assert_eq!(warnings("encryption: optional").len(), 2, "its age is worth a warning of its own");
 }
 
 #[test]

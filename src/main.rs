@@ -1,6 +1,13 @@
 //! Flags, configuration, start, wait for a signal, end. Nothing else.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use clap::Parser;
 use corecast::{
@@ -10,6 +17,7 @@ use corecast::{
 };
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
+    flag,
     iterator::Signals,
 };
 use tracing::{error, info, warn};
@@ -75,6 +83,11 @@ fn main() -> ExitCode {
 
 fn run(settings: corecast_hub::settings::Settings) -> Result<(), Box<dyn std::error::Error>> {
     limits::raise_descriptor_limit();
+    // The first signal ends the relay in good order, a second one at once.
+    let ending = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, i32::from(EXIT_START), Arc::clone(&ending))?;
+    }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let settings = Arc::new(settings);
     let mut meshes = mesh::mesh(settings.engine.cores.len() + 1)?;
@@ -82,6 +95,7 @@ fn run(settings: corecast_hub::settings::Settings) -> Result<(), Box<dyn std::er
     let shards = boot::start(&settings, meshes)?;
     let desk = Desk::start(Arc::clone(&settings), control_mesh)?;
     if signals.forever().next().is_some() {
+        ending.store(true, Ordering::Relaxed);
         info!("shutting down gracefully");
     }
     desk.stop()?;

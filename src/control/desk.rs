@@ -22,6 +22,9 @@ use crate::shard::{
 /// How long the thread sleeps at most; mail wakes it at once.
 const NAP: Duration = Duration::from_secs(1);
 
+/// A shard that takes no mail for this many milliseconds is not waited for at the end.
+const STOP_TRIES: u32 = 2000;
+
 /// The running control thread.
 pub struct Desk {
     thread: JoinHandle<io::Result<()>>,
@@ -83,7 +86,10 @@ fn run(settings: &Settings, mut mesh: Mesh<Mail>, stop: &WakeFd) -> io::Result<(
                     for shard in mesh.others() {
                         mesh.send(shard, Mail::Stop);
                     }
-                    while mesh.flush() {
+                    for _ in 0..STOP_TRIES {
+                        if !mesh.flush() {
+                            break;
+                        }
                         thread::sleep(Duration::from_millis(1));
                     }
                     return Ok(());
@@ -103,7 +109,12 @@ fn answer(registry: &mut Registry, mesh: &mut Mesh<Mail>, shard: usize, mail: Ma
         Mail::Release { path, claim } => registry.release(&path, claim),
         Mail::Load { permille } => registry.measured(shard, permille),
         // Mail between shards, and to them.
-        Mail::Home { .. } | Mail::Connection(_) | Mail::Heard { .. } | Mail::Demo { .. } | Mail::Stop => {}
+        Mail::Home { .. }
+        | Mail::Orphan { .. }
+        | Mail::Connection(_)
+        | Mail::Heard { .. }
+        | Mail::Demo { .. }
+        | Mail::Stop => {}
     }
 }
 

@@ -47,7 +47,7 @@ impl Cursor {
     pub fn join(stream: &Stream, cached: bool, has_keys: bool) -> Self {
         let place = match stream.newest_key() {
             Some(key) if cached => Place::At(key),
-            _ if has_keys => Place::AwaitingKey { after: stream.flushed() },
+            _ if has_keys && !stream.lacks_keys() => Place::AwaitingKey { after: stream.flushed() },
             _ => Place::At(stream.flushed()),
         };
         Self { place, stuck: None }
@@ -66,8 +66,9 @@ impl Cursor {
     /// Ends between packets only when it ends at [`Stream::flushed`]; what was cut is known to the caller.
     pub fn due(&mut self, stream: &Stream, bytes_max: u64) -> Option<Range<u64>> {
         if let Place::AwaitingKey { after } = self.place {
-            let key = stream.newest_key().filter(|&key| key >= after && key < stream.flushed())?;
-            self.place = Place::At(key);
+            let key = stream.newest_key().filter(|&key| key >= after && key < stream.flushed());
+            let live = stream.lacks_keys().then(|| stream.flushed());
+            self.place = Place::At(key.or(live)?);
         }
         let Place::At(start) = self.place else { return None };
         (start < stream.flushed()).then(|| start..stream.flushed().min(start + bytes_max))

@@ -18,6 +18,8 @@ use corecast_fanout::ring::ByteRing;
 const RING_BYTES_MIN: usize = 256 * 1024;
 /// The ring holds at least this much time, so that a reader may stumble without losing its place.
 const HISTORY_MIN: Duration = Duration::from_secs(1);
+/// A stream without a key unit for this long is taken to have none (gradual refresh): readers start anywhere.
+const KEY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bound on the index of access units, for streams of many tiny ones.
 const UNITS_MAX: usize = 16_384;
 
@@ -80,15 +82,26 @@ pub struct Stream {
     /// Arrival of the oldest packet that is not flushed.
     unflushed_since: Option<Instant>,
     packets: u64,
-    /// The GOP outgrew the largest ring; said once.
-    gop_too_large: bool,
+    /// When the newest key unit arrived, else the first packet.
+    key_arrival: Option<Instant>,
+    last_arrival: Option<Instant>,
+    /// The GOP outgrew the largest ring: to be said once.
+    gop_too_large: Said,
+}
+
+/// Something that the operator is told once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Never,
+    Due,
+    Done,
 }
 
 impl Stream {
     /// A stream paced by the access units of a leading track, or by every packet when `leaderless`.
     pub fn new(limits: StreamLimits, leaderless: bool) -> io::Result<Self> {
         Ok(Self {
-            ring: ByteRing::new(RING_BYTES_MIN.min(limits.ring_bytes_max))?,
+            ring: ByteRing::new(RING_BYTES_MIN)?,
             limits,
             leaderless,
             units: VecDeque::new(),
@@ -98,7 +111,9 @@ impl Stream {
             flushed: 0,
             unflushed_since: None,
             packets: 0,
-            gop_too_large: false,
+            key_arrival: None,
+            last_arrival: None,
+            gop_too_large: Said::Never,
         })
     }
 
@@ -152,6 +167,8 @@ impl Stream {
         let packets_before = self.packets;
         self.packets += 1;
         self.unflushed_since.get_or_insert(now);
+        self.key_arrival.get_or_insert(now);
+        self.last_arrival = Some(now);
         match facts.lead {
             Some(lead) => {
                 let begins = !self.unit_open
@@ -168,6 +185,7 @@ impl Stream {
                     && self.key_start != Some(unit.start)
                 {
                     self.key_start = Some(unit.start);
+                    self.key_arrival = Some(now);
                     self.forget_overwritten();
                     self.keep_history(now);
                 }
@@ -213,7 +231,9 @@ impl Stream {
         while key_start < end.saturating_sub(self.ring.capacity() as u64) {
             if !self.double_ring() {
                 self.key_start = None;
-                self.gop_too_large = true;
+                if self.gop_too_large == Said::Never {
+                    self.gop_too_large = Said::Due;
+                }
                 return;
             }
         }
@@ -262,6 +282,13 @@ impl Stream {
         self.key_start.filter(|&start| start >= self.ring.floor())
     }
 
+    /// The stream goes on without key units: nobody should wait for one.
+    pub fn lacks_keys(&self) -> bool {
+        let gone =
+            self.last_arrival.zip(self.key_arrival).map(|(last, key)| last.saturating_duration_since(key));
+        gone.is_some_and(|gone| gone > KEY_WAIT_MAX)
+    }
+
     /// The bytes at `range`, or `None` when they are overwritten.
     pub fn get(&self, range: Range<u64>) -> Option<&[u8]> {
         self.ring.get(range)
@@ -308,7 +335,11 @@ impl Stream {
 
     /// True once after the current GOP outgrew the largest ring, so that new readers must wait for a keyframe.
     pub fn take_gop_too_large(&mut self) -> bool {
-        std::mem::take(&mut self.gop_too_large)
+        let due = self.gop_too_large == Said::Due;
+        if due {
+            self.gop_too_large = Said::Done;
+        }
+        due
     }
 }
 

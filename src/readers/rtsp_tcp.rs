@@ -28,6 +28,8 @@ pub struct TcpReader {
     /// `None`: all tracks on the channels of the stream itself. Else the client's channel for each of ours.
     remap: Option<Box<[Option<u8>; 256]>>,
     in_flight: Range<u64>,
+    /// It lost its place and nobody was told yet.
+    lapse: Option<Lapse>,
     /// Since when its socket takes nothing.
     blocked_since: Option<Instant>,
 }
@@ -47,7 +49,14 @@ impl TcpReader {
             }
             remap
         });
-        Self { cursor, outbound: Outbound::default(), remap, in_flight: 0..0, blocked_since: None }
+        Self {
+            cursor,
+            outbound: Outbound::default(),
+            remap,
+            in_flight: 0..0,
+            lapse: None,
+            blocked_since: None,
+        }
     }
 
     /// It wants other channels than the stream's, or not all tracks: its bytes have to be copied.
@@ -79,11 +88,26 @@ impl TcpReader {
     }
 
     /// Its socket has room again: looks whether it lost its place meanwhile.
-    pub fn unblock(&mut self, stream: &Stream, now: Instant, lag_max: Duration) -> Option<Lapse> {
+    pub fn unblock(&mut self, stream: &Stream, now: Instant, lag_max: Duration) {
         self.blocked_since = None;
-        let lapse = self.cursor.catch_up(stream, now, lag_max)?;
-        self.outbound.packets_discarded += lapse.packets;
-        Some(lapse)
+        self.catch_up(stream, now, lag_max);
+    }
+
+    fn catch_up(&mut self, stream: &Stream, now: Instant, lag_max: Duration) {
+        if let Some(lapse) = self.cursor.catch_up(stream, now, lag_max) {
+            self.outbound.packets_discarded += lapse.packets;
+            self.lapse = Some(lapse);
+        }
+    }
+
+    /// It lost its place since [`Self::take_lapse`] was last asked.
+    pub fn has_lapsed(&self) -> bool {
+        self.lapse.is_some()
+    }
+
+    /// What it lost since this was last asked.
+    pub fn take_lapse(&mut self) -> Option<Lapse> {
+        self.lapse.take()
     }
 
     /// What to send next, as it lies in the ring. Counted as sent; what was not is told by [`Self::unsent`].
@@ -99,8 +123,7 @@ impl TcpReader {
         let mut range = self.cursor.due(stream, u64::MAX >> 1)?;
         if stream.get(range.clone()).is_none() {
             // A publisher's burst went round the ring within one turn.
-            let lapse = self.cursor.catch_up(stream, now, Duration::MAX)?;
-            self.outbound.packets_discarded += lapse.packets;
+            self.catch_up(stream, now, Duration::MAX);
             range = self.cursor.due(stream, u64::MAX >> 1)?;
         }
         let bytes = stream.get(range.clone())?;
@@ -190,7 +213,8 @@ mod tests {
         assert_eq!(reader.cursor.position(), Some(2100));
         assert_eq!(reader.outbound.bytes, 2100);
         assert!(reader.is_blocked());
-        assert_eq!(reader.unblock(&stream, now, Duration::from_secs(10)), None);
+        reader.unblock(&stream, now, Duration::from_secs(10));
+        assert_eq!(reader.take_lapse(), None);
         assert_eq!(reader.take(&stream, now).unwrap(), stream.get(2100..3300).unwrap());
         assert_eq!(reader.unsent(&stream, 0, now), b"");
         assert_eq!(reader.cursor.position(), Some(2100));

@@ -1,7 +1,7 @@
 //! A reader over RTSP/UDP: one GSO send per run of equal packets, straight out of the ring.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -39,10 +39,19 @@ pub struct UdpReader {
     pub cursor: Cursor,
     pub outbound: Outbound,
     destinations: Vec<Destination>,
-    /// Catching up since then, and how many bytes that far; `None` once it is live.
-    pacing: Option<(Instant, u64)>,
+    /// `None` once it is live.
+    pacing: Option<Pacing>,
     /// The kernel refused GSO towards this reader; sticky.
     single: bool,
+}
+
+/// How far a reader has been brought to the present.
+#[derive(Debug, Clone, Copy)]
+struct Pacing {
+    /// When it had its place: at once, or when the keyframe came that it waited for.
+    since: Option<Instant>,
+    /// Bytes since then.
+    sent: u64,
 }
 
 /// A run of packets of one channel that can leave with one send.
@@ -55,21 +64,18 @@ pub struct Run {
 }
 
 impl UdpReader {
-    pub fn new(cursor: Cursor, medias: &[Media], peer: IpAddr, now: Instant) -> Self {
+    /// `to_address` gives the address of a port of the client.
+    pub fn new(cursor: Cursor, medias: &[Media], to_address: impl Fn(u16) -> SocketAddr) -> Self {
         let mut destinations = Vec::new();
         for media in medias {
             if let Delivery::Udp { rtp_port, rtcp_port } = media.delivery {
                 for (plane, port) in [(Plane::Rtp, rtp_port), (Plane::Rtcp, rtcp_port)] {
-                    let address = SocketAddr::new(peer, port);
-                    destinations.push(Destination {
-                        channel: channel_of(media.track, plane),
-                        address,
-                        plane,
-                    });
+                    let (channel, address) = (channel_of(media.track, plane), to_address(port));
+                    destinations.push(Destination { channel, address, plane });
                 }
             }
         }
-        let pacing = Some((now, 0));
+        let pacing = Some(Pacing { since: None, sent: 0 });
         Self { cursor, outbound: Outbound::default(), destinations, pacing, single: false }
     }
 
@@ -102,24 +108,34 @@ impl UdpReader {
 
     /// What a reader that is catching up gets now; `None` when it has to wait. Ends the pacing at the present.
     pub fn take_paced(&mut self, stream: &Stream, now: Instant) -> Option<Range<u64>> {
-        let (since, sent) = self.pacing?;
+        let pacing = self.pacing.as_mut()?;
         let range = self.cursor.due(stream, u64::MAX >> 1)?;
         let Some(bytes) = stream.get(range.clone()) else {
-            self.cursor.catch_up(stream, now, Duration::ZERO);
+            if let Some(lapse) = self.cursor.catch_up(stream, now, Duration::MAX) {
+                self.outbound.packets_discarded += lapse.packets;
+            }
             return None;
         };
         let age = stream.age(range.start, now).max(Duration::from_millis(100));
         let rate = ((bytes.len() as u64 * PACE_FACTOR * 1000) / age.as_millis() as u64).max(PACE_MIN);
-        let elapsed = now.duration_since(since) + PACE_INTERVAL;
+        let elapsed = now.duration_since(*pacing.since.get_or_insert(now)) + PACE_INTERVAL;
         let allowed = rate * elapsed.as_micros() as u64 / 1_000_000;
-        let allowance = allowed.saturating_sub(sent).min(PACE_BYTES_MAX);
+        let allowance = allowed.saturating_sub(pacing.sent).min(PACE_BYTES_MAX);
         if allowance == 0 {
             return None;
         }
         let length = whole_packets(bytes, allowance as usize) as u64;
-        self.pacing = (length < bytes.len() as u64).then_some((since, sent + length));
+        pacing.sent += length;
+        if length == bytes.len() as u64 {
+            self.pacing = None;
+        }
         self.cursor.advance(range.start + length);
         Some(range.start..range.start + length)
+    }
+
+    /// Something waits for its time: not so while it waits for a keyframe.
+    pub fn paces(&mut self, stream: &Stream) -> bool {
+        self.pacing.is_some() && self.cursor.due(stream, 1).is_some()
     }
 
     /// Adds the sends of `runs` that concern this reader to `batch`.
@@ -134,11 +150,6 @@ impl UdpReader {
                 self.outbound.bytes += u64::from(run.bytes);
             }
         }
-    }
-
-    /// Which channels it gets.
-    pub fn channels(&self) -> impl Iterator<Item = u8> + '_ {
-        self.destinations.iter().map(|destination| destination.channel)
     }
 
     /// Where the packets of a channel go.
@@ -165,11 +176,11 @@ pub struct Sockets {
 }
 
 /// Groups the packets of `bytes` into runs that one send each can carry: same channel, same length but for a
-/// shorter last one. With `gso` off, one packet each.
+/// shorter last one, and none longer than `payload_max`. With `gso` off, one packet each.
 pub fn group_runs<'bytes>(
     bytes: &'bytes [u8],
-    wanted: impl Fn(u8) -> bool,
     gso: bool,
+    payload_max: usize,
     batch: &mut Batch<'_, 'bytes>,
     scratch: &mut Vec<Range<usize>>,
     runs: &mut Vec<Run>,
@@ -181,7 +192,7 @@ pub fn group_runs<'bytes>(
             seen |= 1 << channel;
         }
     }
-    for channel in (0..128_u8).filter(|&channel| seen & (1 << channel) != 0 && wanted(channel)) {
+    for channel in (0..128_u8).filter(|&channel| seen & (1 << channel) != 0) {
         scratch.clear();
         let (mut total, mut closed) = (0, false);
         for (_, packet) in packets(bytes).filter(|&(at, _)| at == channel) {
@@ -191,6 +202,8 @@ pub fn group_runs<'bytes>(
             let fits = gso
                 && !closed
                 && packet.len() <= segment
+                // Longer ones go alone: the IP layer cuts them, which it does not do with segments.
+                && packet.len() <= payload_max
                 && scratch.len() < SEGMENTS_MAX
                 && total + packet.len() <= GSO_BYTES_MAX;
             if !fits && !scratch.is_empty() {

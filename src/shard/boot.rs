@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use corecast_hub::settings::{MediaIoChoice, Settings};
+use corecast_hub::settings::{MediaIoChoice, Park, Settings};
 use corecast_proto::rtsp::Limits;
 use tracing::{info, warn};
 
@@ -196,4 +196,33 @@ fn with_families_of_this_host(settings: &Arc<Settings>) -> Arc<Settings> {
     settings.rtsp.rtp_address = v4(settings.rtsp.rtp_address);
     settings.rtsp.rtcp_address = v4(settings.rtsp.rtcp_address);
     Arc::new(settings)
+}
+
+impl Shard {
+    fn log_start(&self, media_io: &str) {
+        let park = match self.settings.engine.park {
+            Park::Ring => "",
+            Park::Executor => ", parks in the executor",
+        };
+        info!("[engine] core {}: media over {media_io}{park}", self.core);
+    }
+
+    /// The line that tells what is served where (contract §8).
+    fn log_listeners(&self) {
+        let Some(listener) = &self.listener else { return };
+        let port = |address: SocketAddr| match address.ip().is_unspecified() {
+            true => format!(":{}", address.port()),
+            false => address.to_string(),
+        };
+        let mut listeners = Vec::new();
+        if let Ok(address) = listener.local_addr() {
+            listeners.push(format!("{} (TCP/RTSP)", port(address)));
+        }
+        if self.ports.is_some() {
+            listeners.push(format!("{} (UDP/RTP)", port(self.settings.rtsp.rtp_address)));
+            listeners.push(format!("{} (UDP/RTCP)", port(self.settings.rtsp.rtcp_address)));
+        }
+        let plural = if listeners.len() == 1 { "" } else { "s" };
+        info!("[RTSP] started with listener{plural} on {}", listeners.join(", "));
+    }
 }

@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use corecast_proto::rtsp::{Method, Request};
 use tracing::info;
 
-use super::{Kind, Mail, Shard, listen, media_io::Event, plain, slots::Key};
-use crate::sources::rtsp_publish::{self, ChannelMap, Taken};
+use super::{Kind, Mail, Shard, listen, media_io::Event, paths::Origin, plain, slots::Key};
+use crate::sources::rtsp_publish::{self, ChannelMap, IngestError, Taken};
 
 /// A connection holds at most this much that it has not understood, bytes: one message of the largest size allowed,
 /// and a packet.
@@ -19,6 +20,8 @@ const INBOX_BYTES_MAX: usize = 256 * 1024;
 const OUTBOX_BYTES_MAX: usize = 512 * 1024;
 /// Receives per connection and turn.
 const RECEIVES_PER_TURN: usize = 4;
+/// Requests answered per connection and turn.
+const REQUESTS_PER_TURN: usize = 32;
 /// Connections accepted per turn.
 const ACCEPTS_PER_TURN: usize = 64;
 /// After an error is answered, how long the client may take to close, so that it gets to read the answer.
@@ -39,6 +42,16 @@ pub struct Connection {
     /// It has sent something at least once.
     pub spoke: bool,
     awaits_room: bool,
+    /// The peer has closed its side: read until the end.
+    hung_up: bool,
+    /// It is in the list of connections that go on in the next turn.
+    put_off: bool,
+}
+
+/// Whether a receive should be followed by another.
+enum More {
+    Yes,
+    No,
 }
 
 /// What the connection is doing.
@@ -93,6 +106,8 @@ impl Connection {
             last_heard: now,
             spoke: false,
             awaits_room: false,
+            hung_up: false,
+            put_off: false,
         }
     }
 
@@ -134,6 +149,8 @@ impl Shard {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The client gave up before its turn.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     // Out of descriptors, most likely: the backlog holds the others until upkeep tries again.
                     tracing::warn!("[RTSP] accept failed: {error}; raise LimitNOFILE if this repeats");
@@ -159,14 +176,15 @@ impl Shard {
     /// Takes over a connection from another shard and goes on with its request.
     pub(super) fn take_over(&mut self, handover: Handover) {
         let Handover { socket, peer, inbox, out, claim } = handover;
-        if let Some((path, claim)) = claim {
-            self.path_at_home(&path, claim);
-        }
+        let path = claim.and_then(|(path, claim)| self.path_at_home(&path, claim));
         let mut connection = Connection::new(socket, peer, self.now.instant);
         (connection.inbox, connection.out, connection.spoke) = (inbox, out, true);
         if let Some(key) = self.adopt(connection) {
             self.flush_out(key);
-            self.work_inbox(key);
+            self.progress(key);
+        }
+        if let Some(path) = path {
+            self.release_path(path);
         }
     }
 
@@ -184,86 +202,138 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.last_heard = self.now.instant;
         connection.spoke = true;
-        match (&connection.role, connection.phase) {
-            (_, Phase::Lingering { .. }) => self.discard(key),
-            (Role::Publishing { .. }, _) => self.receive_media(key),
-            (Role::Signalling | Role::Playing { .. }, _) => self.receive_requests(key),
+        if let Phase::Lingering { .. } = connection.phase {
+            return self.discard(key);
         }
-    }
-
-    fn receive_requests(&mut self, key: Key) {
         for _ in 0..RECEIVES_PER_TURN {
-            let Some(connection) = self.connections.get_mut(key) else { return };
-            let buffer = &mut self.work.scratch;
-            let full = match (&connection.socket).read(buffer) {
-                Ok(0) => return self.close(key, "EOF"),
-                Ok(count) if connection.inbox.len() + count > INBOX_BYTES_MAX => {
-                    return self.close(key, "sent more than a request may hold");
+            match self.receive_once(key) {
+                // A short read emptied the socket: more is told by the next edge. After a hang-up none comes.
+                Ok(More::No) => return,
+                Ok(More::Yes) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // What was put off to this turn was not on the socket.
+                    return self.progress(key);
                 }
-                Ok(count) => {
-                    connection.inbox.extend_from_slice(&buffer[..count]);
-                    count == buffer.len()
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return self.close(key, &error.to_string()),
-            };
-            self.work_inbox(key);
-            if !full {
-                return;
-            }
-        }
-        self.work.unread.push(key);
-    }
-
-    fn receive_media(&mut self, key: Key) {
-        for _ in 0..RECEIVES_PER_TURN {
-            let Some(connection) = self.connections.get_mut(key) else { return };
-            let Role::Publishing { path, .. } = connection.role else {
-                // A request ended the publishing; the rest is signalling again.
-                self.work.unread.push(key);
-                return;
-            };
-            let Some(live) = self.paths.get_mut(path).and_then(|path| path.live.as_mut()) else { return };
-            match rtsp_publish::receive(&mut live.publication, &connection.socket) {
-                Ok(more) => {
-                    self.take_media(key);
-                    if !more {
-                        return;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return self.close(key, "EOF"),
                 Err(error) => return self.close(key, &error.to_string()),
             }
         }
-        self.work.unread.push(key);
+        self.put_off(key);
     }
 
-    /// Moves a publisher's received bytes into the stream; answers requests among them.
-    pub(super) fn take_media(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Role::Publishing { path: path_key, channels } = &connection.role else { return };
-        let path_key = *path_key;
-        let Some(live) = self.paths.get_mut(path_key).and_then(|path| path.live.as_mut()) else { return };
-        let taken = rtsp_publish::take_pending(&mut live.publication, channels, &self.limits, self.now);
-        if !std::mem::replace(&mut live.dirty, true) {
-            self.work.dirty.push(path_key);
+    fn receive_once(&mut self, key: Key) -> io::Result<More> {
+        let Some(connection) = self.connections.get_mut(key) else { return Ok(More::No) };
+        if matches!(connection.phase, Phase::Lingering { .. }) {
+            return Ok(More::No);
         }
-        match taken {
-            Ok(Taken::All) => {}
-            Ok(Taken::Request(request)) => {
-                // What follows the request waits in the inbox: the answer may end the stream, and its ring with it.
-                let rest = live.publication.stream.pending();
-                connection.inbox.extend_from_slice(rest);
-                let length = rest.len();
-                live.publication.stream.shrink_pending(length);
-                self.answer(key, &request);
-                self.work_inbox(key);
+        let hung_up = connection.hung_up;
+        let full = match connection.role {
+            Role::Publishing { path, .. } if connection.inbox.is_empty() => {
+                let live = self.paths.get_mut(path).and_then(|path| path.live.as_mut());
+                let Some(live) = live else { return Ok(More::No) };
+                rtsp_publish::receive(&mut live.publication, &connection.socket)?
             }
-            Err(rtsp_publish::IngestError::Garbage(error)) => {
-                self.refuse(key, None, error.status(), &format!("garbage between packets: {error}"));
+            _ => {
+                let buffer = &mut self.work.scratch;
+                match (&connection.socket).read(buffer)? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    count if connection.inbox.len() + count > INBOX_BYTES_MAX => {
+                        return Err(io::Error::other("sent more than a request may hold"));
+                    }
+                    count => {
+                        connection.inbox.extend_from_slice(&buffer[..count]);
+                        count == buffer.len()
+                    }
+                }
+            }
+        };
+        self.progress(key);
+        Ok(if full || hung_up { More::Yes } else { More::No })
+    }
+
+    /// The connection goes on in the next turn.
+    fn put_off(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !std::mem::replace(&mut connection.put_off, true)
+        {
+            self.work.unread.push(key);
+        }
+    }
+
+    /// A connection that was put off is worked on again.
+    pub(super) fn resume(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.put_off = false;
+            self.receive(key);
+        }
+    }
+
+    /// Nothing more will be reported of the socket: it has to be read to its end.
+    pub(super) fn hang_up(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.hung_up = true;
+            self.receive(key);
+        }
+    }
+
+    /// Works on what was received, a bounded number of requests per turn: packets go into the stream, requests are
+    /// answered.
+    pub(super) fn progress(&mut self, key: Key) {
+        for _ in 0..REQUESTS_PER_TURN {
+            let Some(connection) = self.connections.get(key) else { return };
+            if connection.phase != Phase::Open {
+                return;
+            }
+            let request = match connection.role {
+                Role::Publishing { path, .. } => self.take_media(key, path),
+                Role::Signalling | Role::Playing { .. } => self.take_request(key),
+            };
+            match request {
+                Some(request) => self.answer(key, &request),
+                None => return,
+            }
+        }
+        self.put_off(key);
+    }
+
+    /// Moves a publisher's bytes into the stream, up to the next request among them.
+    fn take_media(&mut self, key: Key, path_key: Key) -> Option<Request> {
+        loop {
+            let connection = self.connections.get_mut(key)?;
+            let Role::Publishing { channels, .. } = &connection.role else { return None };
+            let live = self.paths.get_mut(path_key)?.live.as_mut()?;
+            if connection.session.map(Origin::Session) != Some(live.origin) {
+                self.close(key, "publishes to a path that is not its own");
+                return None;
+            }
+            let stream = &mut live.publication.stream;
+            // What came behind RECORD was received with it.
+            let spare = stream.spare(connection.inbox.len());
+            let moved = spare.len();
+            spare.copy_from_slice(&connection.inbox[..moved]);
+            stream.fill(moved);
+            connection.inbox.drain(..moved);
+            let taken = rtsp_publish::take_pending(&mut live.publication, channels, &self.limits, self.now);
+            if !std::mem::replace(&mut live.dirty, true) {
+                self.work.dirty.push(path_key);
+            }
+            match taken {
+                Ok(Taken::All) if moved > 0 && !connection.inbox.is_empty() => {}
+                Ok(Taken::All) => return None,
+                Ok(Taken::Request(request)) => {
+                    if matches!(request.method, Method::Pause | Method::Teardown) {
+                        // The answer ends the stream, and its ring with what follows the request.
+                        let stream = &mut live.publication.stream;
+                        let rest = stream.pending().len();
+                        connection.inbox.splice(0..0, stream.pending().iter().copied());
+                        stream.shrink_pending(rest);
+                    }
+                    return Some(request);
+                }
+                Err(IngestError::Garbage(error)) => {
+                    self.refuse(key, None, error.status(), &format!("garbage between packets: {error}"));
+                    return None;
+                }
             }
         }
     }
@@ -333,13 +403,17 @@ impl Shard {
         }
         info!("[RTSP] [conn {}] closed: {reason}", plain(connection.peer));
         connection.phase = Phase::Lingering { until: self.now.instant + LINGER };
-        connection.role = Role::Signalling;
         connection.inbox = Vec::new();
+        let role = std::mem::replace(&mut connection.role, Role::Signalling);
         // A full socket keeps its answer; the linger time ends it all the same.
         if connection.is_flushed() {
             let _ = connection.socket.shutdown(Shutdown::Write);
         }
-        if let Some(session) = connection.session.take() {
+        let session = connection.session.take();
+        if let Role::Playing { seat } = role {
+            self.drop_tcp_seat(seat);
+        }
+        if let Some(session) = session {
             self.connection_left_session(session, key, reason);
         }
         self.discard(key);
@@ -356,7 +430,7 @@ impl Shard {
                 Err(_) => return self.drop_connection(key),
             }
         }
-        self.work.unread.push(key);
+        self.put_off(key);
     }
 
     /// Ends a connection at once.
@@ -373,10 +447,17 @@ impl Shard {
     }
 
     pub(super) fn drop_connection(&mut self, key: Key) {
-        if let Some(connection) = self.connections.remove(key) {
-            self.io.unwatch(connection.fd(), Kind::Connection.token(key));
-            // The watch may keep the socket for another moment: the peer is told now.
-            let _ = connection.socket.shutdown(Shutdown::Both);
+        let Some(connection) = self.connections.remove(key) else { return };
+        self.io.unwatch(connection.fd(), Kind::Connection.token(key));
+        // The watch may keep the socket for another moment: the peer is told now.
+        let _ = connection.socket.shutdown(Shutdown::Both);
+        // A seat knows its descriptor by number: it must not outlive it.
+        if let Role::Playing { seat } = connection.role {
+            self.drop_tcp_seat(seat);
+        }
+        if self.work.accept_stalled {
+            self.work.accept_stalled = false;
+            self.work.events.push(Event::Readable(Kind::Listener.only()));
         }
     }
 }

@@ -13,13 +13,15 @@ use tracing::warn;
 use super::{
     Kind, Mail, Shard,
     media_io::{DatagramSocket, Event},
-    paths::plane_of,
     plain,
     slots::Key,
 };
 use crate::{
     readers::rtsp_udp::{Sockets, UdpReader},
-    sources::{publication::Plane, rtsp_publish::UdpTrack},
+    sources::{
+        publication::{Plane, track_of},
+        rtsp_publish::UdpTrack,
+    },
 };
 
 /// Receives per socket and turn.
@@ -41,6 +43,16 @@ pub struct UdpSource {
     waits: bool,
 }
 
+/// A port of `peer`, in IPv6 clothes or without.
+fn as_family(mut peer: SocketAddr, port: u16, is_ipv6: bool) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V4(v4) if is_ipv6 => peer.set_ip(IpAddr::V6(v4.to_ipv6_mapped())),
+        canonical => peer.set_ip(canonical),
+    }
+    peer.set_port(port);
+    peer
+}
+
 impl SharedPorts {
     pub fn bind(rtp: SocketAddr, rtcp: SocketAddr, receive_buffer: Option<NonZeroUsize>) -> io::Result<Self> {
         Ok(Self {
@@ -59,18 +71,15 @@ impl SharedPorts {
         Sockets { rtp: self.rtp.as_raw_fd(), rtcp: self.rtcp.as_raw_fd() }
     }
 
-    /// An address in the family of our sockets.
-    pub fn as_destination(&self, peer: IpAddr) -> IpAddr {
-        match peer.to_canonical() {
-            IpAddr::V4(v4) if self.is_ipv6 => IpAddr::V6(v4.to_ipv6_mapped()),
-            canonical => canonical,
-        }
+    /// A port of `peer`, as an address in the family of our sockets.
+    pub fn as_destination(&self, peer: SocketAddr, port: u16) -> SocketAddr {
+        as_family(peer, port, self.is_ipv6)
     }
 
     /// Sends one packet to a reader now, or never.
     pub fn send_now(&self, reader: &UdpReader, channel: u8, packet: &[u8]) {
         let Some(to) = reader.address_of(channel) else { return };
-        match plane_of(channel) {
+        match track_of(channel).1 {
             Plane::Rtp => self.rtp.send_now(packet, Some(to)),
             Plane::Rtcp => self.rtcp.send_now(packet, Some(to)),
         }
@@ -128,19 +137,17 @@ impl Shard {
         &mut self,
         path: Key,
         session: Key,
-        peer: IpAddr,
+        peer: SocketAddr,
         medias: &[Media],
     ) -> io::Result<Vec<Key>> {
         let rtsp = &self.settings.rtsp;
         let ours = (rtsp.rtp_address, rtsp.rtcp_address);
-        let peer = match &self.ports {
-            Some(ports) => ports.as_destination(peer),
-            None => return Err(io::Error::other("UDP is off")),
-        };
+        let Some(ports) = &self.ports else { return Err(io::Error::other("UDP is off")) };
+        let is_ipv6 = ports.is_ipv6;
         let mut sources = Vec::new();
         for media in medias {
             let Delivery::Udp { rtp_port, rtcp_port } = media.delivery else { continue };
-            let theirs = (SocketAddr::new(peer, rtp_port), SocketAddr::new(peer, rtcp_port));
+            let theirs = (as_family(peer, rtp_port, is_ipv6), as_family(peer, rtcp_port, is_ipv6));
             let buffer = self.settings.udp_read_buffer_bytes;
             let track = UdpTrack::open(media.track, ours, theirs, buffer, self.settings.engine.reorder_wait);
             let opened = track.and_then(|track| {
@@ -180,6 +187,8 @@ impl Shard {
                 Plane::Rtcp => &source.track.rtcp,
             };
             match socket.receive(buffer) {
+                // Of those that came before the socket was connected, one may be a stranger's.
+                Ok(datagrams) if plain(datagrams.from) != plain(source.track.peer(plane)) => {}
                 Ok(datagrams) => {
                     let bytes = &buffer[..datagrams.length];
                     source.track.take(plane, bytes, datagrams.segment, &mut live.publication, self.now);

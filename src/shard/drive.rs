@@ -1,6 +1,6 @@
 //! The loop of a shard: take what the ring brought, let it be worked on, send what is due, wait.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
 use corecast_hub::settings::Park;
 use tracing::error;
@@ -57,7 +57,7 @@ impl Shard {
         self.work.events = events;
         let mut unread = std::mem::take(&mut self.work.unread);
         for key in unread.drain(..) {
-            self.receive(key);
+            self.resume(key);
         }
         unread.append(&mut self.work.unread);
         self.work.unread = unread;
@@ -71,7 +71,7 @@ impl Shard {
 
     fn on_event(&mut self, event: Event) {
         let token = match event {
-            Event::Readable(token) | Event::Writable(token) => token,
+            Event::Readable(token) | Event::Hangup(token) | Event::Writable(token) => token,
             Event::Rewatch(token) => {
                 self.watch_again(token);
                 token
@@ -85,6 +85,7 @@ impl Shard {
             (Kind::RtpPort, _) => self.receive_shared(Plane::Rtp),
             (Kind::RtcpPort, _) => self.receive_shared(Plane::Rtcp),
             (Kind::Connection, Event::Writable(_)) => self.writable(key),
+            (Kind::Connection, Event::Hangup(_)) => self.hang_up(key),
             (Kind::Connection, _) => self.receive(key),
             (Kind::UdpSourceRtp, _) => self.receive_source(key, Plane::Rtp),
             (Kind::UdpSourceRtcp, _) => self.receive_source(key, Plane::Rtcp),
@@ -93,7 +94,6 @@ impl Shard {
     }
 
     fn watch_again(&mut self, token: u64) {
-        use std::os::fd::AsRawFd;
         let Some((kind, key)) = Kind::of(token) else { return };
         let fd = match kind {
             Kind::Listener => self.listener.as_ref().map(AsRawFd::as_raw_fd),
@@ -116,6 +116,11 @@ impl Shard {
         match mail {
             Mail::Home { connection, path, home } => self.on_home(connection, &path, home),
             Mail::Connection(handover) => self.take_over(*handover),
+            Mail::Orphan { path, claim } => {
+                if let Some(path) = self.path_at_home(&path, claim) {
+                    self.release_path(path);
+                }
+            }
             Mail::Heard { from } => self.heard_from(from, false),
             Mail::Demo { path, claim } => self.start_demo(&path, claim),
             Mail::Stop => self.stopping = true,
@@ -166,5 +171,14 @@ impl Shard {
         for key in keys {
             self.close(key, "terminated");
         }
+        // The listening ports are free for the next start only when the ring has let go of them.
+        if let Some(listener) = self.listener.take() {
+            self.io.unwatch(listener.as_raw_fd(), Kind::Listener.only());
+        }
+        if let Some(ports) = self.ports.take() {
+            self.io.unwatch(ports.sockets().rtp, Kind::RtpPort.only());
+            self.io.unwatch(ports.sockets().rtcp, Kind::RtcpPort.only());
+        }
+        let _ = self.io.wait(Some(Duration::ZERO), &mut Vec::new());
     }
 }

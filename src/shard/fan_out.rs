@@ -17,6 +17,9 @@ use crate::readers::{
     rtsp_udp::{PACE_INTERVAL, UdpReader, group_runs},
 };
 
+/// A reader that is too slow is named this often at most.
+const LAPSE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A reader over TCP at its place in a shard.
 pub struct TcpSeat {
     pub reader: TcpReader,
@@ -25,6 +28,8 @@ pub struct TcpSeat {
     pub fd: RawFd,
     /// The last turn in which it got something: one send per turn.
     pub turn: u64,
+    /// When the log last named it as too slow.
+    pub lapse_told: Option<Instant>,
 }
 
 /// A reader over UDP.
@@ -69,22 +74,24 @@ impl Shard {
     /// A reader's connection took everything: it goes on, after a jump if it was too slow.
     pub(super) fn resume_seat(&mut self, key: Key) {
         let Some(seat) = self.tcp_seats.get_mut(key) else { return };
-        let Some(path) = self.paths.get(seat.path) else { return };
-        let Some(live) = &path.live else { return };
-        let lag_max = self.settings.engine.reader_lag_max;
-        let lapse = seat.reader.unblock(&live.publication.stream, self.now.instant, lag_max);
+        let Some(live) = self.paths.get(seat.path).and_then(|path| path.live.as_ref()) else { return };
+        seat.reader.unblock(&live.publication.stream, self.now.instant, self.settings.engine.reader_lag_max);
         self.work.behind.push(key);
-        if let Some(Lapse { behind, packets }) = lapse
-            && let Some(connection) = self.connections.get(seat.connection)
-        {
-            warn!(
-                "[RTSP] [conn {}] reader of path '{}' is too slow: {:.1} s behind, {packets} packets skipped, goes on \
-                 at the next keyframe",
-                plain(connection.peer),
-                path.name,
-                behind.as_secs_f64(),
-            );
-        }
+    }
+
+    fn tell_of_lapse(&self, seat: &TcpSeat, Lapse { behind, packets }: Lapse) {
+        let (Some(path), Some(connection)) =
+            (self.paths.get(seat.path), self.connections.get(seat.connection))
+        else {
+            return;
+        };
+        warn!(
+            "[RTSP] [conn {}] reader of path '{}' is too slow: {:.1} s behind, {packets} packets skipped, goes on at \
+             the next keyframe",
+            plain(connection.peer),
+            path.name,
+            behind.as_secs_f64(),
+        );
     }
 
     /// Applies the flush rule, sends to all who get something, and waits for what happens next.
@@ -93,53 +100,31 @@ impl Shard {
     /// When the media ring itself fails, which ends the shard.
     pub(super) fn send_and_wait(&mut self, wait: Option<Duration>) -> io::Result<()> {
         self.apply_flush_rule();
-        let wait = if self.work.behind.is_empty() { wait } else { Some(Duration::ZERO) };
+        self.work.turn += 1;
+        self.list_due_seats();
         self.send_remapped();
-        let Self { io, paths, tcp_seats, udp_seats, ports, work, now, .. } = self;
-        work.turn += 1;
+        let Self { io, paths, tcp_seats, udp_seats, ports, work, now, settings, .. } = self;
         let mut batch = io.batch();
-        let mut still_behind = std::mem::take(&mut work.keys);
-        still_behind.clear();
-
-        for &path in &work.flushed {
-            let Some(live) = paths.get(path).and_then(|path| path.live.as_ref()) else { continue };
-            let stream = &live.publication.stream;
-            for &key in &live.tcp {
-                let Some(seat) = tcp_seats.get_mut(key) else { continue };
-                if seat.reader.is_blocked() || seat.reader.is_remapped() {
-                    continue;
-                }
-                if let Some(bytes) = seat.reader.take(stream, now.instant) {
-                    seat.turn = work.turn;
-                    batch.send(seat.fd, Kind::Connection.token(seat.connection), bytes);
-                    if seat.reader.has_more(stream) {
-                        still_behind.push(key);
-                    }
-                }
-            }
-        }
-        for &key in &work.behind {
+        for &key in &work.due {
             let Some(seat) = tcp_seats.get_mut(key) else { continue };
-            if seat.reader.is_blocked() || seat.reader.is_remapped() || seat.turn == work.turn {
-                continue;
-            }
             let Some(live) = paths.get(seat.path).and_then(|path| path.live.as_ref()) else { continue };
-            if let Some(bytes) = seat.reader.take(&live.publication.stream, now.instant) {
-                seat.turn = work.turn;
+            let stream = &live.publication.stream;
+            if let Some(bytes) = seat.reader.take(stream, now.instant) {
                 batch.send(seat.fd, Kind::Connection.token(seat.connection), bytes);
-                if seat.reader.has_more(&live.publication.stream) {
-                    still_behind.push(key);
+                if seat.reader.has_more(stream) {
+                    work.behind.push(key);
                 }
+            }
+            if seat.reader.has_lapsed() {
+                work.lapsed.push(key);
             }
         }
         if let Some(ports) = ports {
             let sockets = ports.sockets();
+            let payload_max = usize::from(settings.udp_payload_bytes_max);
             let (ranges, runs) = (&mut work.ranges, &mut work.runs);
             for &path in &work.flushed {
                 let Some(live) = paths.get(path).and_then(|path| path.live.as_ref()) else { continue };
-                if live.udp.is_empty() {
-                    continue;
-                }
                 let stream = &live.publication.stream;
                 // Live readers all stand at the same place: what goes to one is grouped once for all.
                 let mut grouped: Option<(Range<u64>, bool)> = None;
@@ -151,34 +136,70 @@ impl Shard {
                     let Some(range) = seat.reader.take_live(stream, now.instant) else { continue };
                     let gso = seat.reader.uses_gso();
                     if grouped.as_ref() != Some(&(range.clone(), gso)) {
-                        let Some(bytes) = stream.get(range.clone()) else { continue };
-                        group_runs(bytes, |_| true, gso, &mut batch, ranges, runs);
+                        let bytes = stream.get(range.clone()).unwrap_or_default();
+                        group_runs(bytes, gso, payload_max, &mut batch, ranges, runs);
                         grouped = Some((range, gso));
                     }
                     seat.reader.send(&mut batch, &sockets, Kind::UdpSeat.token(key), runs);
                 }
             }
+            work.paces = false;
             work.pacing.retain(|&key| {
                 let Some(seat) = udp_seats.get_mut(key) else { return false };
                 let Some(live) = paths.get(seat.path).and_then(|path| path.live.as_ref()) else {
                     return false;
                 };
                 let stream = &live.publication.stream;
-                if let Some(range) = seat.reader.take_paced(stream, now.instant)
-                    && let Some(bytes) = stream.get(range)
-                {
-                    let gso = seat.reader.uses_gso();
-                    group_runs(bytes, |_| true, gso, &mut batch, ranges, runs);
+                if let Some(range) = seat.reader.take_paced(stream, now.instant) {
+                    let bytes = stream.get(range).unwrap_or_default();
+                    group_runs(bytes, seat.reader.uses_gso(), payload_max, &mut batch, ranges, runs);
                     seat.reader.send(&mut batch, &sockets, Kind::UdpSeat.token(key), runs);
                 }
+                work.paces |= seat.reader.paces(stream);
                 seat.reader.is_pacing()
             });
         }
         work.flushed.clear();
-        std::mem::swap(&mut work.behind, &mut still_behind);
-        work.keys = still_behind;
-        let wait = if work.behind.is_empty() { wait } else { Some(Duration::ZERO) };
-        batch.submit_and_wait(wait, &mut work.events)
+        let mut wait = wait;
+        if !work.behind.is_empty() {
+            wait = Some(Duration::ZERO);
+        } else if work.paces {
+            wait = Some(wait.map_or(PACE_INTERVAL, |wait| wait.min(PACE_INTERVAL)));
+        }
+        batch.submit_and_wait(wait, &mut work.events)?;
+        self.tell_of_lapses();
+        Ok(())
+    }
+
+    /// Collects the readers over TCP that get something in this turn, each once: one send per socket and batch.
+    fn list_due_seats(&mut self) {
+        let Self { work, paths, tcp_seats, .. } = self;
+        work.due.clear();
+        work.remapped.clear();
+        let behind = work.behind.drain(..);
+        let live = work.flushed.iter().filter_map(|&path| paths.get(path)?.live.as_ref());
+        for key in live.flat_map(|live| live.tcp.iter().copied()).chain(behind) {
+            let Some(seat) = tcp_seats.get_mut(key) else { continue };
+            if seat.reader.is_blocked() || std::mem::replace(&mut seat.turn, work.turn) == work.turn {
+                continue;
+            }
+            if seat.reader.is_remapped() { &mut work.remapped } else { &mut work.due }.push(key);
+        }
+    }
+
+    fn tell_of_lapses(&mut self) {
+        while let Some(key) = self.work.lapsed.pop() {
+            let now = self.now.instant;
+            let Some(seat) = self.tcp_seats.get_mut(key) else { continue };
+            let Some(lapse) = seat.reader.take_lapse() else { continue };
+            if seat.lapse_told.is_some_and(|told| now.duration_since(told) < LAPSE_INTERVAL) {
+                continue;
+            }
+            seat.lapse_told = Some(now);
+            if let Some(seat) = self.tcp_seats.get(key) {
+                self.tell_of_lapse(seat, lapse);
+            }
+        }
     }
 
     fn apply_flush_rule(&mut self) {
@@ -209,33 +230,21 @@ impl Shard {
 
     /// Readers that want other channels, or not all tracks, get a copy of their own: the slower, correct way.
     fn send_remapped(&mut self) {
-        let mut keys = std::mem::take(&mut self.work.keys);
-        keys.clear();
-        let remapped = |key: &Key| {
-            self.tcp_seats
-                .get(*key)
-                .is_some_and(|seat| seat.reader.is_remapped() && !seat.reader.is_blocked())
-        };
-        keys.extend(self.work.behind.iter().copied().filter(remapped));
-        for &path in &self.work.flushed {
-            if let Some(live) = self.paths.get(path).and_then(|path| path.live.as_ref()) {
-                keys.extend(live.tcp.iter().copied().filter(remapped));
-            }
-        }
         let mut copy = std::mem::take(&mut self.work.copy);
-        for &key in &keys {
+        while let Some(key) = self.work.remapped.pop() {
             let Some(seat) = self.tcp_seats.get_mut(key) else { continue };
-            if seat.reader.is_blocked() {
-                continue;
-            }
-            let (connection_key, path) = (seat.connection, seat.path);
-            let Some(live) = self.paths.get(path).and_then(|path| path.live.as_ref()) else { continue };
+            let connection_key = seat.connection;
+            let Some(live) = self.paths.get(seat.path).and_then(|path| path.live.as_ref()) else { continue };
             let Some(connection) = self.connections.get_mut(connection_key) else { continue };
+            let stream = &live.publication.stream;
             copy.clear();
-            if !seat.reader.copy_next(&live.publication.stream, self.now.instant, &mut copy) {
+            let any = seat.reader.copy_next(stream, self.now.instant, &mut copy);
+            if seat.reader.has_lapsed() {
+                self.work.lapsed.push(key);
+            }
+            if !any {
                 continue;
             }
-            let more = seat.reader.has_more(&live.publication.stream);
             let sent = match (&connection.socket).write(&copy) {
                 Ok(sent) => sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -246,14 +255,13 @@ impl Shard {
             };
             if sent < copy.len() {
                 connection.out.extend_from_slice(&copy[sent..]);
-                seat.reader.block(&live.publication.stream, self.now.instant);
+                seat.reader.block(stream, self.now.instant);
                 self.await_room(connection_key);
-            } else if more {
+            } else if seat.reader.has_more(stream) {
                 self.work.behind.push(key);
             }
         }
         self.work.copy = copy;
-        self.work.keys = keys;
     }
 
     /// When the fan-out has something to do although nothing happens.
@@ -263,7 +271,6 @@ impl Shard {
             .unflushed
             .iter()
             .filter_map(|&key| self.paths.get(key)?.live.as_ref()?.publication.stream.flush_deadline());
-        let pace = (!self.work.pacing.is_empty()).then(|| self.now.instant + PACE_INTERVAL);
-        flush.chain(pace).min()
+        flush.min()
     }
 }

@@ -55,6 +55,8 @@ pub enum Mail {
     Home { connection: Key, path: Arc<str>, home: Home },
     /// Shard to control: nothing of the path is left here.
     Release { path: Arc<str>, claim: u64 },
+    /// Shard to shard: a claim on a path of yours that nobody uses any more.
+    Orphan { path: Arc<str>, claim: u64 },
     /// Shard to control: share of its core used over the last interval.
     Load { permille: u64 },
     /// Shard to shard: a connection whose path lives there.
@@ -109,8 +111,15 @@ struct Work {
     flushed: Vec<Key>,
     /// Seats with more to send than one turn allows, or that can go on after having been stuck.
     behind: Vec<Key>,
-    /// UDP seats that are brought to the present at a measured pace.
+    /// Of the TCP seats that get something in this turn: those that take the stream's bytes, and those that need a
+    /// copy.
+    due: Vec<Key>,
+    remapped: Vec<Key>,
+    /// TCP seats that lost their place in this turn.
+    lapsed: Vec<Key>,
+    /// UDP seats that are brought to the present at a measured pace, and whether one of them has something due.
     pacing: Vec<Key>,
+    paces: bool,
     /// Connections with more to read than one turn allows.
     unread: Vec<Key>,
     /// UDP sources with a hole in their sequence.
@@ -167,6 +176,18 @@ impl Kind {
             _ => return None,
         };
         Some((kind, Key::from_bits(token)))
+    }
+}
+
+impl Shard {
+    fn has_other_shards(&self) -> bool {
+        // The other nodes are the control thread and the other shards.
+        self.mesh.others().count() > 1
+    }
+
+    /// The control thread's node: the last one.
+    fn control(&self) -> usize {
+        self.mesh.others().max().unwrap_or_default()
     }
 }
 

@@ -14,10 +14,7 @@ use tracing::{debug, info, warn};
 use super::{Mail, Shard, slots::Key};
 use crate::{
     readers,
-    sources::{
-        demo::Demo,
-        publication::{Plane, Publication},
-    },
+    sources::{demo::Demo, publication::Publication},
 };
 
 /// A path of which something is here: a publication, or sessions that are about it.
@@ -110,7 +107,7 @@ impl Shard {
             let key = self.path_at_home(path, home.claim);
             if let Some(waiting) = self.connections.get_mut(connection) {
                 waiting.phase = super::connection::Phase::Open;
-                self.work_inbox(connection);
+                self.progress(connection);
             }
             if let Some(key) = key {
                 self.release_path(key);
@@ -118,9 +115,8 @@ impl Shard {
         } else if self.connections.get(connection).is_some() {
             self.hand_over(connection, home.shard, Some((Arc::clone(path), home.claim)));
         } else {
-            // Nobody waits any more; let the home forget the claim.
-            let control = self.control();
-            self.mesh.send(control, Mail::Release { path: Arc::clone(path), claim: home.claim });
+            // Nobody waits any more. Only the home may tell whether that leaves nothing of the path.
+            self.mesh.send(home.shard, Mail::Orphan { path: Arc::clone(path), claim: home.claim });
         }
     }
 
@@ -183,14 +179,8 @@ impl Shard {
             live.publication.tracks.lost(),
             inbound.packets_in_error,
         );
-        for seat in live.tcp {
-            self.tcp_seats.remove(seat);
-        }
-        for seat in live.udp {
-            self.udp_seats.remove(seat);
-        }
-        // Dropped before the readers are closed: nothing of it can be reached through them any more.
-        drop(live.publication);
+        // Before the readers are closed: nothing of it can be reached through them any more.
+        drop(live);
         for reader in readers {
             self.end_session_and_connection(reader, "the stream has ended");
         }
@@ -208,18 +198,18 @@ impl Shard {
             if seat.reader.is_blocked() {
                 continue;
             }
-            let result = if seat.reader.is_remapped() {
-                self.work.copy.clear();
-                seat.reader.copy_next(stream, self.now.instant, &mut self.work.copy);
-                (&connection.socket).write(&self.work.copy)
+            self.work.copy.clear();
+            let bytes = if !seat.reader.is_remapped() {
+                seat.reader.take(stream, self.now.instant)
+            } else if seat.reader.copy_next(stream, self.now.instant, &mut self.work.copy) {
+                Some(&self.work.copy[..])
             } else {
-                match seat.reader.take(stream, self.now.instant) {
-                    Some(bytes) => (&connection.socket).write(bytes),
-                    None => continue,
-                }
+                None
             };
-            // A reader that cannot take the last bytes now will not get them: its connection ends.
-            let _ = result;
+            if let Some(bytes) = bytes {
+                // A reader that cannot take the last bytes now will not get them: its connection ends.
+                let _ = (&connection.socket).write(bytes);
+            }
         }
         let Some(ports) = &self.ports else { return };
         for &seat in &live.udp {
@@ -279,18 +269,4 @@ impl Shard {
         }
         report
     }
-
-    pub(super) fn has_other_shards(&self) -> bool {
-        // The other nodes are the control thread and the other shards.
-        self.mesh.others().count() > 1
-    }
-
-    pub(super) fn control(&self) -> usize {
-        self.mesh.others().max().unwrap_or_default().max(self.id)
-    }
-}
-
-/// Which plane a channel of the stream belongs to.
-pub fn plane_of(channel: u8) -> Plane {
-    if channel.is_multiple_of(2) { Plane::Rtp } else { Plane::Rtcp }
 }

@@ -9,85 +9,55 @@ use corecast_proto::rtsp::{
     server::{PUBLIC_METHODS, Refusal, Session, stream_of, stream_url},
     url::strip_trailing_slash,
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::{
     Mail, Shard,
-    connection::{Phase, Role},
+    connection::Phase,
     plain,
-    sessions::{Desk, no_stream, shard_of, short},
+    sessions::{Flow, SessionHost, no_stream, shard_of, short},
     slots::Key,
 };
+use crate::readers;
 
 /// The product's name in the `Server` header.
 const SERVER: &str = "corecast";
 
-/// Whether the rest of an inbox may be looked at now.
+/// Whether a request may be answered here and now.
 enum Next {
     Go,
     Wait,
 }
 
 impl Shard {
-    /// Answers the whole requests in a connection's inbox, one after the other.
-    pub(super) fn work_inbox(&mut self, key: Key) {
-        loop {
-            let Some(connection) = self.connections.get_mut(key) else { return };
-            if connection.phase != Phase::Open {
-                return;
-            }
-            let frames = reports_before_request(&connection.inbox);
-            if frames > 0 {
-                // Reports of a reader: it lives. What they say about loss comes with the statistics.
-                connection.inbox.drain(..frames);
-                if let Some(session) = connection.session {
-                    self.heard(session);
-                }
-            }
-            let Some(connection) = self.connections.get_mut(key) else { return };
-            if connection.inbox.is_empty() {
-                return;
-            }
-            if let Role::Publishing { path, .. } = connection.role {
-                // The answer to RECORD is out: what came behind it is media.
-                let inbox = std::mem::take(&mut connection.inbox);
-                return self.put_back_into_stream(key, path, inbox);
-            }
-            if connection.inbox.first() == Some(&interleaved::MAGIC) {
-                // Half a frame.
-                return;
-            }
-            match parse_request(&connection.inbox, &self.limits) {
-                Ok(Parsed::Incomplete) => return,
-                Ok(Parsed::Complete { value: request, consumed }) => {
-                    if let Next::Wait = self.find_home(key, &request) {
-                        return;
-                    }
-                    if let Some(connection) = self.connections.get_mut(key) {
-                        connection.inbox.drain(..consumed);
-                    }
-                    self.answer(key, &request);
-                }
-                Err(error) => {
-                    return self.refuse(key, None, error.status(), &error.to_string());
-                }
+    /// Takes the next whole request out of a connection's inbox, if it may be answered here and now.
+    pub(super) fn take_request(&mut self, key: Key) -> Option<Request> {
+        let connection = self.connections.get_mut(key)?;
+        let reports = readers::whole_packets(&connection.inbox, usize::MAX);
+        if reports > 0 {
+            // Reports of a reader: it lives. What they say about loss comes with the statistics.
+            connection.inbox.drain(..reports);
+            if let Some(session) = connection.session {
+                self.heard(session);
             }
         }
-    }
-
-    fn put_back_into_stream(&mut self, key: Key, path: Key, bytes: Vec<u8>) {
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let Some(live) = self.paths.get_mut(path).and_then(|path| path.live.as_mut()) else { return };
-            let spare = live.publication.stream.spare(rest.len());
-            let count = spare.len().min(rest.len());
-            if count == 0 {
-                return self.close(key, "sent a packet larger than the stream's ring");
+        let connection = self.connections.get_mut(key)?;
+        if connection.inbox.first().is_none_or(|&first| first == interleaved::MAGIC) {
+            return None;
+        }
+        match parse_request(&connection.inbox, &self.limits) {
+            Ok(Parsed::Incomplete) => None,
+            Ok(Parsed::Complete { value: request, consumed }) => {
+                if let Next::Wait = self.find_home(key, &request) {
+                    return None;
+                }
+                self.connections.get_mut(key)?.inbox.drain(..consumed);
+                Some(request)
             }
-            spare[..count].copy_from_slice(&rest[..count]);
-            live.publication.stream.fill(count);
-            rest = &rest[count..];
-            self.take_media(key);
+            Err(error) => {
+                self.refuse(key, None, error.status(), &error.to_string());
+                None
+            }
         }
     }
 
@@ -98,9 +68,15 @@ impl Shard {
             return Next::Go;
         }
         let Some(connection) = self.connections.get_mut(key) else { return Next::Wait };
-        if connection.session.is_some() {
-            return Next::Go;
+        if let Some(session) = connection.session {
+            let Some(entry) = self.sessions.get(session) else { return Next::Go };
+            if entry.path.is_some() || stream_of(request).is_none() {
+                return Next::Go;
+            }
+            // Nothing came of it yet, a refused transport at most: the path may live elsewhere.
+            self.end_session(session, "never had a path");
         }
+        let Some(connection) = self.connections.get_mut(key) else { return Next::Wait };
         if let Some(header) = request.headers.get("Session") {
             let shard = shard_of(session_id(header)).filter(|&shard| shard != self.id);
             return match shard.filter(|&shard| shard < self.control()) {
@@ -136,6 +112,7 @@ impl Shard {
         let named = request.headers.get("Session").map(session_id);
         let own = connection.session;
         let has_session = own.is_some() || named.is_some();
+        let mut addressed = None;
         let result = match &request.method {
             Method::Options if !has_session => {
                 Ok((Response::new(Status::OK).header("Public", PUBLIC_METHODS), Vec::new()))
@@ -149,7 +126,10 @@ impl Shard {
             }
             method => self
                 .session_of(key, own, named, matches!(method, Method::Setup | Method::Announce))
-                .and_then(|session| self.answer_in_session(key, session, request)),
+                .and_then(|session| {
+                    addressed = Some(session);
+                    self.answer_in_session(key, session, request)
+                }),
         };
         match result {
             Ok((response, after_answer)) => {
@@ -158,7 +138,7 @@ impl Shard {
                     connection.out.extend_from_slice(&after_answer);
                     self.flush_out(key);
                 }
-                self.end_if_torn_down(key);
+                self.end_if_torn_down(addressed, key);
             }
             Err(refusal) if refusal.status == Status::UNSUPPORTED_TRANSPORT => {
                 // The client may ask for another transport.
@@ -229,13 +209,16 @@ impl Shard {
             return Err(Refusal::bad_request("the session belongs to another client"));
         }
         if own.is_none() {
-            // A client whose connection broke goes on with its session on a new one, unless the old one carries
-            // the media.
-            if entry.connection.is_some() && !matches!(entry.flow, super::sessions::Flow::None) {
+            // A client whose connection broke goes on with its session on a new one. While media flows and the old
+            // one is there, it stays where it is.
+            if entry.connection.is_some() && !matches!(entry.flow, Flow::None) {
                 return Ok(found);
             }
-            entry.connection = Some(key);
             connection.session = Some(found);
+            let old = entry.connection.replace(key);
+            if let Some(old) = old.and_then(|old| self.connections.get_mut(old)) {
+                old.session = None;
+            }
         }
         Ok(found)
     }
@@ -249,12 +232,18 @@ impl Shard {
         let gone = || Refusal::new(Status::SESSION_NOT_FOUND, "session not found");
         let entry = self.sessions.get_mut(session_key).ok_or_else(gone)?;
         entry.last_heard = self.now.instant;
-        let (peer, mut session) = (entry.peer.ip(), entry.session.take().ok_or_else(gone)?);
+        let (peer, mut session) = (entry.peer, entry.session.take().ok_or_else(gone)?);
         let short_id = short(session.id()).to_owned();
-        let mut desk =
-            Desk { shard: self, key: session_key, connection: key, peer, short_id, after_answer: Vec::new() };
-        let result = session.handle(request, &mut desk);
-        let after_answer = std::mem::take(&mut desk.after_answer);
+        let mut host = SessionHost {
+            shard: self,
+            key: session_key,
+            connection: key,
+            peer,
+            short_id,
+            after_answer: Vec::new(),
+        };
+        let result = session.handle(request, &mut host);
+        let after_answer = std::mem::take(&mut host.after_answer);
         self.give_back(session_key, session);
         match result {
             Ok(response) => Ok((response, after_answer)),
@@ -276,36 +265,13 @@ impl Shard {
         }
     }
 
-    fn end_if_torn_down(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
-        let (Some(session), peer) = (connection.session, plain(connection.peer)) else { return };
+    fn end_if_torn_down(&mut self, session: Option<Key>, connection: Key) {
+        let Some(session) = session else { return };
         let entry = self.sessions.get(session);
         if entry.and_then(|entry| entry.session.as_ref()).is_some_and(Session::is_ended) {
-            self.end_session(session, &format!("torn down by {peer}"));
+            let peer = self.connections.get(connection).map(|connection| plain(connection.peer));
+            let by = peer.map_or_else(String::new, |peer| format!(" by {peer}"));
+            self.end_session(session, &format!("torn down{by}"));
         }
     }
-
-    /// What was logged of a running relay at its start.
-    pub(super) fn log_listeners(&self) {
-        let Some(listener) = &self.listener else { return };
-        let port = |address: std::net::SocketAddr| match address.ip().is_unspecified() {
-            true => format!(":{}", address.port()),
-            false => address.to_string(),
-        };
-        let mut listeners = Vec::new();
-        if let Ok(address) = listener.local_addr() {
-            listeners.push(format!("{} (TCP/RTSP)", port(address)));
-        }
-        if self.ports.is_some() {
-            listeners.push(format!("{} (UDP/RTP)", port(self.settings.rtsp.rtp_address)));
-            listeners.push(format!("{} (UDP/RTCP)", port(self.settings.rtsp.rtcp_address)));
-        }
-        let plural = if listeners.len() == 1 { "" } else { "s" };
-        info!("[RTSP] started with listener{plural} on {}", listeners.join(", "));
-    }
-}
-
-/// Length of the whole interleaved frames at the front of `inbox`.
-fn reports_before_request(inbox: &[u8]) -> usize {
-    crate::readers::whole_packets(inbox, usize::MAX)
 }

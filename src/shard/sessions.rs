@@ -1,11 +1,15 @@
 //! RTSP sessions: they belong to a path, and outlive their connection when media flows in datagrams.
 
 use std::{
-    net::IpAddr,
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use corecast_hub::{cursor::Cursor, settings::Source};
+use corecast_hub::{
+    cursor::Cursor,
+    settings::{PathSettings, Source},
+};
 use corecast_proto::{
     rtsp::{
         Lower, Status, interleaved,
@@ -40,7 +44,7 @@ pub struct SessionEntry {
     /// Taken out while it answers a request.
     pub session: Option<Session>,
     pub connection: Option<Key>,
-    pub peer: std::net::SocketAddr,
+    pub peer: SocketAddr,
     pub path: Option<Key>,
     pub flow: Flow,
     /// When the client was last heard of: a request, or RTCP of a UDP reader, or packets of a UDP publisher.
@@ -126,17 +130,22 @@ impl Shard {
         match std::mem::replace(&mut entry.flow, Flow::None) {
             Flow::None => {}
             Flow::TcpReader(seat) => {
-                self.tcp_seats.remove(seat);
-                self.leave_seat(path, seat);
                 self.signalling_again(connection);
+                self.drop_tcp_seat(seat);
             }
             Flow::UdpReader(seat) => {
                 if let Some(seat) = self.udp_seats.remove(seat) {
-                    for address in seat.reader.addresses() {
-                        self.udp_addresses.remove(&plain(address));
+                    for address in seat.reader.addresses().map(plain) {
+                        if self.udp_addresses.get(&address) == Some(&key) {
+                            self.udp_addresses.remove(&address);
+                        }
                     }
                 }
-                self.leave_seat(path, seat);
+                if let Some(live) =
+                    path.and_then(|path| self.paths.get_mut(path)).and_then(|path| path.live.as_mut())
+                {
+                    live.udp.retain(|&other| other != seat);
+                }
             }
             Flow::TcpPublisher => {
                 self.signalling_again(connection);
@@ -157,11 +166,11 @@ impl Shard {
         }
     }
 
-    fn leave_seat(&mut self, path: Option<Key>, seat: Key) {
-        let live = path.and_then(|path| self.paths.get_mut(path)).and_then(|path| path.live.as_mut());
-        if let Some(live) = live {
-            live.tcp.retain(|&other| other != seat);
-            live.udp.retain(|&other| other != seat);
+    /// Removes a reader's seat, if it is still there.
+    pub(super) fn drop_tcp_seat(&mut self, key: Key) {
+        let Some(seat) = self.tcp_seats.remove(key) else { return };
+        if let Some(live) = self.paths.get_mut(seat.path).and_then(|path| path.live.as_mut()) {
+            live.tcp.retain(|&other| other != key);
         }
     }
 
@@ -213,26 +222,21 @@ impl Shard {
 }
 
 /// What a session asks of its shard while it answers one request.
-pub struct Desk<'shard> {
+pub struct SessionHost<'shard> {
     pub shard: &'shard mut Shard,
     pub key: Key,
     pub connection: Key,
-    pub peer: IpAddr,
+    pub peer: SocketAddr,
     /// For the log and the id of what is logged.
     pub short_id: String,
     /// Goes out right after the answer: the first reports of a reader over TCP.
     pub after_answer: Vec<u8>,
 }
 
-impl Desk<'_> {
-    fn enter(&mut self, stream: &PathAndQuery) -> Result<Key, Refusal> {
-        let name = stream.name();
-        self.shard.settings.paths.lookup(&name).map_err(|error| Refusal::bad_request(error.to_string()))?;
-        let path = self
-            .shard
-            .path_at_home(&name, 0)
-            .ok_or_else(|| Refusal::bad_request("the path is not configured any more"))?;
-        Ok(path)
+impl SessionHost<'_> {
+    fn configured(&self, name: &str) -> Result<Arc<PathSettings>, Refusal> {
+        let found = self.shard.settings.paths.lookup(name);
+        found.cloned().map_err(|error| Refusal::bad_request(error.to_string()))
     }
 
     fn attach(&mut self, path_key: Key, to: fn(&mut Path) -> &mut Vec<Key>) {
@@ -274,6 +278,7 @@ impl Desk<'_> {
             path,
             fd,
             turn: 0,
+            lapse_told: None,
         });
         for media in medias {
             let report = self.shard.time_report(path, media.track);
@@ -300,10 +305,16 @@ impl Desk<'_> {
         let Some(ports) = &shard.ports else {
             return Err(Refusal::new(Status::UNSUPPORTED_TRANSPORT, "UDP is off"));
         };
-        let peer = ports.as_destination(self.peer);
-        let reader = UdpReader::new(cursor, medias, peer, shard.now.instant);
-        for address in reader.addresses() {
-            shard.udp_addresses.insert(plain(address), self.key);
+        let reader = UdpReader::new(cursor, medias, |port| ports.as_destination(self.peer, port));
+        let addresses: Vec<_> = reader.addresses().map(plain).collect();
+        for &address in &addresses {
+            // A client that comes back on the ports of a session which it left without a word.
+            if let Some(&other) = shard.udp_addresses.get(&address)
+                && other != self.key
+            {
+                shard.end_session(other, "its ports belong to a newer session");
+            }
+            shard.udp_addresses.insert(address, self.key);
         }
         for media in medias {
             let report = shard.time_report(path, media.track);
@@ -323,7 +334,7 @@ impl Desk<'_> {
     }
 }
 
-impl Host for Desk<'_> {
+impl Host for SessionHost<'_> {
     fn offers(&self, lower: Lower) -> bool {
         let rtsp = &self.shard.settings.rtsp;
         match lower {
@@ -338,22 +349,26 @@ impl Host for Desk<'_> {
     }
 
     fn announce(&mut self, stream: &PathAndQuery) -> Result<(), Refusal> {
-        let key = self.enter(stream)?;
-        let path = self.shard.paths.get(key);
-        if path.is_none_or(|path| path.settings.source != Source::Publisher) {
-            let reason =
-                format!("path '{}' has a source of its own: nobody can publish to it", stream.name());
+        let name = stream.name();
+        if self.configured(&name)?.source != Source::Publisher {
+            let reason = format!("path '{name}' has a source of its own: nobody can publish to it");
             return Err(Refusal::bad_request(reason));
         }
+        let key = self
+            .shard
+            .path_at_home(&name, 0)
+            .ok_or_else(|| Refusal::bad_request("the path is not configured any more"))?;
         self.attach(key, |path| &mut path.publishers);
         Ok(())
     }
 
     fn join(&mut self, stream: &PathAndQuery) -> Result<usize, Refusal> {
-        let key = self.enter(stream)?;
+        let name = stream.name();
+        self.configured(&name)?;
+        let key = *self.shard.path_names.get(&*name).ok_or_else(|| no_stream(&name))?;
         let path = self.shard.paths.get(key);
         let live = path.and_then(|path| path.live.as_ref());
-        let (Some(path), Some(live)) = (path, live) else { return Err(no_stream(&stream.name())) };
+        let (Some(path), Some(live)) = (path, live) else { return Err(no_stream(&name)) };
         if path.settings.readers_max.is_some_and(|max| path.readers.len() >= max.get() as usize) {
             return Err(Refusal::bad_request("maximum reader count reached"));
         }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use corecast_hub::settings::Park;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Mail, Shard,
@@ -171,13 +170,5 @@ impl Shard {
             let control = self.control();
             self.mesh.send(control, Mail::Load { permille });
         }
-    }
-
-    pub(super) fn log_start(&self, media_io: &str) {
-        let park = match self.settings.engine.park {
-            Park::Ring => "",
-            Park::Executor => ", parks in the executor",
-        };
-        info!("[engine] core {}: media over {media_io}{park}", self.core);
     }
 }

@@ -35,7 +35,7 @@ pub struct Now {
     pub wall: Duration,
 }
 
-/// A packet that lies somewhere else than in the stream's pending bytes.
+/// Media, or what is told about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plane {
     Rtp,
@@ -360,4 +360,9 @@ pub fn channel_of(track: usize, plane: Plane) -> u8 {
         Plane::Rtp => rtp,
         Plane::Rtcp => rtp + 1,
     }
+}
+
+/// The inverse of [`channel_of`].
+pub fn track_of(channel: u8) -> (usize, Plane) {
+    (usize::from(channel / 2), if channel.is_multiple_of(2) { Plane::Rtp } else { Plane::Rtcp })
 }

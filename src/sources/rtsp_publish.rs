@@ -123,6 +123,7 @@ pub struct UdpTrack {
     pub track: usize,
     pub rtp: DatagramSocket,
     pub rtcp: DatagramSocket,
+    peers: (SocketAddr, SocketAddr),
     reorder: Reorder,
 }
 
@@ -144,7 +145,15 @@ impl UdpTrack {
         // Version 2, nothing else: an RTP header, and a receiver report without blocks.
         rtp.send_now(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], None);
         rtcp.send_now(&[0x80, 0xc9, 0, 1, 0, 0, 0, 0], None);
-        Ok(Self { track, rtp, rtcp, reorder: Reorder::new(reorder_wait, REORDER_BYTES_MAX) })
+        Ok(Self { track, rtp, rtcp, peers: theirs, reorder: Reorder::new(reorder_wait, REORDER_BYTES_MAX) })
+    }
+
+    /// Where its packets come from.
+    pub fn peer(&self, plane: Plane) -> SocketAddr {
+        match plane {
+            Plane::Rtp => self.peers.0,
+            Plane::Rtcp => self.peers.1,
+        }
     }
 
     /// Takes in datagrams of `segment` bytes each (the last may be shorter).

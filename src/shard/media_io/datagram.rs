@@ -88,6 +88,7 @@ impl Arena {
     }
 
     pub fn push(&mut self, address: Option<Address>, group: Group, segment: Option<u16>) -> usize {
+        assert!(group.first + group.count <= self.buffers.len(), "a group of another batch");
         // SAFETY: plain integers and pointers, for which all zeros is a value.
         let header: libc::msghdr = unsafe { mem::zeroed() };
         self.heads.push(Head { header, address, control: Control([0; CONTROL_BYTES]), group, segment });
@@ -102,7 +103,7 @@ impl Arena {
                 head.header.msg_name = (&raw mut address.storage).cast();
                 head.header.msg_namelen = address.length;
             }
-            // SAFETY: the group lies within `buffers`.
+            // SAFETY: the group lies within `buffers`, as `push` checked.
             head.header.msg_iov = unsafe { buffers.add(head.group.first) };
             head.header.msg_iovlen = head.group.count as _;
             if let Some(segment) = head.segment {

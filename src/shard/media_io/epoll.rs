@@ -1,6 +1,7 @@
 //! The epoll back end, for hosts that refuse io_uring: edge-triggered readiness and plain sends.
 
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr,
@@ -10,6 +11,8 @@ use std::{
 use super::{Errno, Event, Operation, Token, datagram::Arena};
 
 const EVENTS_PER_WAIT: usize = 1024;
+/// Nothing more will come from the peer.
+const HANGUP: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 pub struct Epoll {
     epoll: OwnedFd,
@@ -17,7 +20,7 @@ pub struct Epoll {
     /// Short sends, reported by the next wait.
     unsent: Vec<Event>,
     /// Sockets whose watch also asks for room to send, by token.
-    writable: Vec<(Token, RawFd)>,
+    writable: HashMap<Token, RawFd>,
 }
 
 impl Epoll {
@@ -30,7 +33,7 @@ impl Epoll {
         // SAFETY: a fresh, valid descriptor that nobody else owns.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
         let ready = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT];
-        Ok(Self { epoll, ready, unsent: Vec::new(), writable: Vec::new() })
+        Ok(Self { epoll, ready, unsent: Vec::new(), writable: HashMap::new() })
     }
 
     pub fn watch(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
@@ -39,12 +42,12 @@ impl Epoll {
 
     pub fn watch_writable_once(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLOUT, token)?;
-        self.writable.push((token, fd));
+        self.writable.insert(token, fd);
         Ok(())
     }
 
-    pub fn unwatch(&mut self, fd: RawFd) {
-        self.writable.retain(|&(_, watched)| watched != fd);
+    pub fn unwatch(&mut self, fd: RawFd, token: Token) {
+        self.writable.remove(&token);
         // Fails only for a descriptor that is not watched, which is what was asked for.
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
     }
@@ -105,13 +108,15 @@ impl Epoll {
         for at in 0..count {
             let libc::epoll_event { events: flags, u64: token } = self.ready[at];
             if flags & libc::EPOLLOUT as u32 != 0
-                && let Some(place) = self.writable.iter().position(|&(waiting, _)| waiting == token)
+                && let Some(fd) = self.writable.remove(&token)
             {
-                let (_, fd) = self.writable.swap_remove(place);
-                self.control(libc::EPOLL_CTL_MOD, fd, libc::EPOLLIN | libc::EPOLLRDHUP, token)?;
+                // Should this fail, the socket reports room more often than asked for.
+                let _ = self.control(libc::EPOLL_CTL_MOD, fd, libc::EPOLLIN | libc::EPOLLRDHUP, token);
                 events.push(Event::Writable(token));
             }
-            if flags & !(libc::EPOLLOUT as u32) != 0 {
+            if flags & HANGUP != 0 {
+                events.push(Event::Hangup(token));
+            } else if flags & libc::EPOLLIN as u32 != 0 {
                 events.push(Event::Readable(token));
             }
         }

@@ -47,6 +47,9 @@ pub type Token = u64;
 pub enum Event {
     /// There may be something to receive (or an error, or the end): read until it would block.
     Readable(Token),
+    /// As [`Event::Readable`], and the peer has closed its side or the connection is broken: read until the end, for
+    /// nothing more will be reported.
+    Hangup(Token),
     /// As [`Event::Readable`], but the watch has ended and must be set again.
     Rewatch(Token),
     /// A socket for which [`MediaIo::watch_writable_once`] was asked has room again.
@@ -121,7 +124,7 @@ impl MediaIo {
         batch.submit_and_wait(Some(Duration::from_secs(1)), &mut events)?;
         let full = events.iter().any(|event| matches!(event, Event::Unsent { sent: Ok(_), .. }));
         drop(theirs);
-        while !events.iter().any(|event| matches!(event, Event::Readable(PROBE) | Event::Rewatch(PROBE))) {
+        while !events.contains(&Event::Hangup(PROBE)) {
             events.clear();
             self.wait(Some(Duration::from_secs(1)), &mut events)?;
             if events.is_empty() {
@@ -154,7 +157,7 @@ impl MediaIo {
     pub fn unwatch(&mut self, fd: RawFd, token: Token) {
         match &mut self.backend {
             Backend::Uring(uring) => uring.unwatch(token),
-            Backend::Epoll(epoll) => epoll.unwatch(fd),
+            Backend::Epoll(epoll) => epoll.unwatch(fd, token),
         }
     }
 

@@ -13,6 +13,9 @@ use super::{Errno, Event, Operation, Token, WakeFd, datagram::Arena};
 const SUBMISSIONS: u32 = 4096;
 const COMPLETIONS: u32 = 32_768;
 
+/// Of a poll's result: nothing more will come from the peer.
+const HANGUP: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
+
 const TAG_SHIFT: u32 = 60;
 const TAG_READABLE: u64 = 1 << TAG_SHIFT;
 const TAG_WRITABLE: u64 = 2 << TAG_SHIFT;
@@ -22,6 +25,10 @@ const TAG_MASK: u64 = 0xf << TAG_SHIFT;
 
 pub struct Uring {
     ring: IoUring,
+    /// Reaped while making room in the middle of a submit; reported by the next wait.
+    early: Vec<Event>,
+    /// A submit failed: what it left queued points to bytes that are given back, so nothing is submitted any more.
+    poisoned: bool,
 }
 
 impl Uring {
@@ -35,7 +42,7 @@ impl Uring {
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_skip_cqe_on_success() {
             return Err(io::Error::other("the kernel's io_uring is too old"));
         }
-        Ok(Self { ring })
+        Ok(Self { ring, early: Vec::new(), poisoned: false })
     }
 
     pub fn watch(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
@@ -91,8 +98,10 @@ impl Uring {
     }
 
     pub fn submit_and_wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        self.check_sound()?;
+        events.append(&mut self.early);
         // What is here already must not wait for more; the submission still happens.
-        let want = if self.ring.completion().is_empty() { 1 } else { 0 };
+        let want = if self.ring.completion().is_empty() && events.is_empty() { 1 } else { 0 };
         let result = match timeout {
             None => self.ring.submit_and_wait(want),
             Some(timeout) => {
@@ -104,14 +113,12 @@ impl Uring {
         match result {
             Ok(_) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => {}
-            Err(error) => return Err(error),
+            Err(error) => return self.poison(error),
         }
         // Sends left in the queue (an interrupted or overflowing submit) must not outlive their bytes (U1).
-        while !self.ring.submission().is_empty() {
-            self.drain(events);
-            self.submit_queued()?;
-        }
-        self.drain(events);
+        self.submit_queued()?;
+        self.reap();
+        events.append(&mut self.early);
         Ok(())
     }
 
@@ -125,15 +132,26 @@ impl Uring {
         while !self.ring.submission().is_empty() {
             match self.ring.submit() {
                 Ok(_) => {}
-                Err(error)
-                    if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
-                Err(error) => return Err(error),
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => {}
+                // The completion queue is full.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => self.reap(),
+                Err(error) => return self.poison(error),
             }
         }
         Ok(())
     }
 
+    fn poison(&mut self, error: io::Error) -> io::Result<()> {
+        self.poisoned = true;
+        Err(error)
+    }
+
+    fn check_sound(&self) -> io::Result<()> {
+        if self.poisoned { Err(io::Error::other("the ring has failed before")) } else { Ok(()) }
+    }
+
     fn queue(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        self.check_sound()?;
         // SAFETY: polls point to nothing; what sends point to stays valid until submitted (U1, U3).
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             self.submit_queued()?;
@@ -141,34 +159,45 @@ impl Uring {
         Ok(())
     }
 
-    fn drain(&mut self, events: &mut Vec<Event>) {
+    fn reap(&mut self) {
         let mut completions = self.ring.completion();
         loop {
             completions.sync();
             if completions.is_empty() {
                 break;
             }
-            events.extend(completions.by_ref().filter_map(|completion| to_event(&completion)));
+            for completion in completions.by_ref() {
+                note(&completion, &mut self.early);
+            }
         }
     }
 }
 
-fn to_event(completion: &cqueue::Entry) -> Option<Event> {
+fn note(completion: &cqueue::Entry, events: &mut Vec<Event>) {
     let token = completion.user_data() & !TAG_MASK;
+    let result = completion.result();
     match completion.user_data() & TAG_MASK {
-        TAG_READABLE if completion.result() == -libc::ECANCELED => None,
-        TAG_READABLE if cqueue::more(completion.flags()) => Some(Event::Readable(token)),
-        TAG_READABLE => Some(Event::Rewatch(token)),
-        TAG_WRITABLE if completion.result() == -libc::ECANCELED => None,
-        TAG_WRITABLE => Some(Event::Writable(token)),
-        TAG_SEND => {
-            let sent = match completion.result() {
-                result if result >= 0 => Ok(result as usize),
-                result if result == -libc::EAGAIN => Ok(0),
-                result => Err(Errno(-result)),
-            };
-            Some(Event::Unsent { token, sent })
+        TAG_READABLE | TAG_WRITABLE if result == -libc::ECANCELED => {}
+        TAG_READABLE => {
+            let ended = !cqueue::more(completion.flags());
+            if result & HANGUP != 0 {
+                events.push(Event::Hangup(token));
+            } else if !ended {
+                events.push(Event::Readable(token));
+            }
+            if ended {
+                events.push(Event::Rewatch(token));
+            }
         }
-        _ => None,
+        TAG_WRITABLE => events.push(Event::Writable(token)),
+        TAG_SEND => {
+            let sent = match result {
+                sent if sent >= 0 => Ok(sent as usize),
+                error if error == -libc::EAGAIN => Ok(0),
+                error => Err(Errno(-error)),
+            };
+            events.push(Event::Unsent { token, sent });
+        }
+        _ => {}
     }
 }

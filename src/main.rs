@@ -32,7 +32,7 @@ struct Flags {
     /// Reads the configuration, says what is wrong with it or could be better, and ends: 0 when it can run, 1 when not.
     #[arg(long)]
     check: bool,
-    /// Serves the built-in camera at rtsp://127.0.0.1:8554/demo, beside what the configuration says.
+    /// Serves the built-in camera on the path `demo`, beside what the configuration says.
     #[arg(long)]
     demo: bool,
 }
@@ -71,6 +71,9 @@ fn main() -> ExitCode {
     }
     for warning in &loaded.warnings {
         warn!("{warning}");
+    }
+    if let (true, Some(address)) = (flags.demo, loaded.settings.rtsp.address) {
+        info!("the built-in camera will be at rtsp://127.0.0.1:{}/demo", address.port());
     }
     match run(loaded.settings) {
         Ok(()) => ExitCode::SUCCESS,

@@ -272,6 +272,11 @@ impl Stream {
         self.unflushed_since.map(|since| since + self.limits.flush_after)
     }
 
+    /// Position after the newest packet, whether or not readers may have it yet.
+    pub fn head(&self) -> u64 {
+        self.ring.head()
+    }
+
     /// Position up to which readers may have bytes; always between packets.
     pub fn flushed(&self) -> u64 {
         self.flushed

@@ -3,7 +3,7 @@
 pub mod rtsp_tcp;
 pub mod rtsp_udp;
 
-use corecast_hub::{cursor::Cursor, stream::Stream};
+use corecast_hub::cursor::Cursor;
 use corecast_proto::{
     rtp::header,
     rtsp::{
@@ -54,7 +54,7 @@ pub fn start_points(
         // It waits for a keyframe that has no number yet.
         return vec![StartPoint::default(); medias.len()];
     };
-    let bytes = stream.get(position..stream.flushed()).unwrap_or_default();
+    let bytes = stream.get(position..stream.head()).unwrap_or_default();
     medias
         .iter()
         .map(|media| {
@@ -80,10 +80,4 @@ pub struct Outbound {
     pub bytes: u64,
     /// Packets it never got because it was too slow.
     pub packets_discarded: u64,
-}
-
-/// Packets of `stream` between a reader's start and its place, less those it lost.
-pub fn packets_sent(stream: &Stream, started_at: u64, cursor: &Cursor, outbound: &Outbound) -> u64 {
-    let place = cursor.position().unwrap_or_else(|| stream.flushed());
-    stream.packets_before(place).saturating_sub(started_at).saturating_sub(outbound.packets_discarded)
 }

@@ -98,17 +98,19 @@ fn rtsp(global: Layers<'_>, report: &mut Report) -> RtspSettings {
             report.error(&global.get("rtcpAddress").at, message);
         }
     }
-    RtspSettings { address: enabled.then_some(address), rtp_address, rtcp_address, udp, tcp }
+    // As in MediaMTX, strict closes the plain port, whether or not an encrypted one can be opened.
+    let plain = enabled && global.text("rtspEncryption") != "strict";
+    RtspSettings { address: plain.then_some(address), rtp_address, rtcp_address, udp, tcp }
 }
 
 /// Nobody who asked for encryption gets plain RTSP without being told.
 fn check_encryption(global: Layers<'_>, report: &mut Report) {
     let at = &global.get("rtspEncryption").at;
     match global.text("rtspEncryption") {
-        "strict" => report.error(
+        "strict" => report.warn(
             at,
-            "'rtspEncryption' is strict, but this version does not serve TLS yet and plain RTSP would go out in \
-             clear: set it to no, behind a private network",
+            "'rtspEncryption' is strict, but this version does not serve TLS yet: NOTHING LISTENS for RTSP; set it to \
+             no, on a private network, to serve it unencrypted",
         ),
         "optional" => report.warn(
             at,

@@ -21,7 +21,7 @@ pub(super) fn first_existing(exists: impl Fn(&Path) -> bool) -> Option<PathBuf> 
 /// The warning for a start without any file.
 pub(super) fn nothing_found() -> String {
     format!(
-        "configuration file not found (looked for {}), using an empty configuration: no path is configured",
+        "configuration file not found (looked for {}), using an empty configuration: there are no paths but those of --demo and of environment variables",
         PLACES.join(", ")
     )
 }

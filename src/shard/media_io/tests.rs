@@ -157,7 +157,7 @@ fn one_gso_send_arrives_as_equal_datagrams_and_gro_says_their_size() {
         batch.submit_and_wait(Some(Duration::ZERO), &mut events).unwrap();
         assert!(events.is_empty(), "{events:?}");
         let mut got = Vec::new();
-        let mut buffer = vec![0; datagram::RECEIVE_BYTES_MAX];
+        let mut buffer = vec![0; RECEIVE_BYTES_MAX];
         while let Ok(received) = receiver.receive(&mut buffer) {
             assert_eq!(received.from, sender.local_addr().unwrap());
             got.extend(buffer[..received.length].chunks(received.segment).map(<[u8]>::to_vec));

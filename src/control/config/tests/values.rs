@@ -288,16 +288,13 @@ fn older_keys_are_translated_with_one_warning() {
 }
 
 #[test]
-fn tls_that_is_demanded_is_refused_and_tls_that_is_offered_is_said_to_be_missing() {
-    for text in ["rtspEncryption: strict", "rtspEncryption: yes", "rtspEncryption: 'true'"] {
-        assert_one_error(
-            text,
-            "c.yml:1:17: 'rtspEncryption' is strict, but this version does not serve TLS yet and plain RTSP would \
-             go out in clear: set it to no, behind a private network",
-        );
+fn tls_that_is_demanded_closes_the_plain_port_and_tls_that_is_offered_is_said_to_be_missing() {
+    for text in
+        ["rtspEncryption: strict", "rtspEncryption: yes", "rtspEncryption: 'true'", "encryption: strict"]
+    {
+        assert_eq!(load(text).unwrap().settings.rtsp.address, None, "{text}");
+        assert!(warnings(text).iter().any(|warning| warning.contains("NOTHING LISTENS")), "{text}");
     }
-    assert_eq!(errors("encryption: strict").len(), 1);
-    assert!(load("rtsp: no\nrtspEncryption: strict").is_ok());
     let offered = warnings("rtspEncryption: optional");
     assert!(offered.len() == 1 && offered[0].contains("is served UNENCRYPTED"), "{offered:?}");
     assert_eq!(warnings("encryption: optional").len(), 2, "its age is worth a warning of its own");

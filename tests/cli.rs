@@ -112,7 +112,7 @@ fn check_warns_once_for_each_mediamtx_key_that_is_not_served_yet() {
     if !ours_or_say_skipped("check_warns_once_for_each_mediamtx_key_that_is_not_served_yet") {
         return;
     }
-    let ended = check("rtmp: yes\nrtmpAddress: :1935\npaths:\n  all_others:\n");
+    let ended = check("rtmp: yes\nrtmpAddress: :11935\nsrt: no\npaths:\n  all_others:\n");
     ended.assert_success();
     let said = format!("{}{}", ended.stdout, ended.stderr);
     for key in ["rtmp", "rtmpAddress"] {

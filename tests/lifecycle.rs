@@ -160,7 +160,8 @@ fn a_udp_reader_gets_every_packet_in_order() {
     wait_for("nothing more comes after TEARDOWN", PATIENCE, || (!media_arrives(&rtp)).then_some(()));
 }
 
-/// The documented time is 60 s and no key shortens it: this test waits it out, beside the others.
+/// Clients are told to speak every 55 s and get twice that, because some are late (MediaMTX drops them after 60 s);
+/// no key shortens it: this test waits it out, beside the others.
 #[test]
 fn a_udp_reader_that_is_never_heard_of_is_dropped_and_one_that_reports_is_kept() {
     let server = Server::start();
@@ -169,7 +170,7 @@ fn a_udp_reader_that_is_never_heard_of_is_dropped_and_one_that_reports_is_kept()
     let (silent, silent_rtp, _silent_rtcp) = udp_reader(&server, "cam");
     let (_reporting, reporting_rtp, reporting_rtcp) = udp_reader(&server, "cam");
     let silent_name = server.session_name(&silent.local());
-    let limit = Duration::from_secs(100);
+    let limit = Duration::from_secs(125);
     let start = Instant::now();
     silent_rtp.set_nonblocking(true).unwrap();
     reporting_rtp.set_nonblocking(true).unwrap();
@@ -186,7 +187,7 @@ fn a_udp_reader_that_is_never_heard_of_is_dropped_and_one_that_reports_is_kept()
         assert!(start.elapsed() < limit, "still there after {limit:?}");
         std::thread::sleep(Duration::from_secs(1));
     };
-    assert!(dropped > Duration::from_secs(30), "dropped after {dropped:?}: too soon for any client");
+    assert!(dropped >= Duration::from_secs(55), "dropped after {dropped:?}: too soon for any client");
     for (rtp, wanted, who) in [(&silent_rtp, false, "silent"), (&reporting_rtp, true, "reporting")] {
         rtp.set_nonblocking(false).unwrap();
         rtp.set_read_timeout(Some(Duration::from_secs(3))).unwrap();

@@ -14,5 +14,6 @@ mod lifecycle;
 mod methods;
 mod publish_read;
 mod shards;
+mod sim;
 mod slow;
 mod tidy;

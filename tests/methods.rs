@@ -56,8 +56,8 @@ const CASES: &[Case] = &[
     case("long unknown method", &["FROBNICATE {u}cam RTSP/1.0\r\nCSeq: 1\r\n\r\n"], &[501], false),
     case("binary garbage", &["\u{1}\u{2}\u{3}{long}\r\n\r\n"], &[400, CLOSED], true),
     case("a line without an end", &["OPTIONS {long}"], &[400, 414, CLOSED], true),
-    case("headers of 64 KB", &["OPTIONS {u}cam RTSP/1.0\r\nCSeq: 1\r\nX-Long: {long}\r\n\r\n"], &[400, 431, CLOSED], true),
-    case("5000 headers", &["OPTIONS {u}cam RTSP/1.0\r\nCSeq: 1\r\n{many}\r\n"], &[400, 431, CLOSED], true),
+    case("headers of 64 KB", &["OPTIONS {u}cam RTSP/1.0\r\nCSeq: 1\r\nX-Long: {long}\r\n\r\n"], &[400, CLOSED], true),
+    case("5000 headers", &["OPTIONS {u}cam RTSP/1.0\r\nCSeq: 1\r\n{many}\r\n"], &[400, CLOSED], true),
     case("negative body length", &["ANNOUNCE {u}two RTSP/1.0\r\nCSeq: 1\r\nContent-Length: -1\r\n\r\n"], &[400, CLOSED], true),
     case("a body of 4 GB", &["ANNOUNCE {u}two RTSP/1.0\r\nCSeq: 1\r\nContent-Length: 4294967295\r\n\r\n"], &[400, 413, CLOSED], true),
     case("another protocol version", &["OPTIONS {u}cam RTSP/7.0\r\nCSeq: 1\r\n\r\n"], &[400, 505, CLOSED], true),
@@ -173,7 +173,7 @@ fn wrong_requests_get_the_documented_status_and_harm_no_stream() {
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
-    watcher.wait_more(50);
+    watcher.wait_more(100);
     watcher.finish().assert_lossless(100);
     server.assert_alive();
 }
@@ -373,7 +373,7 @@ fn bad_media_of_one_publisher_harms_no_other_stream() {
         false,
         &interleaved(1, &[0x81, 203, 0xFF, 0xFF, 1, 2, 3]),
     );
-    watcher.wait_more(50);
+    watcher.wait_more(100);
     watcher.finish().assert_lossless(100);
     server.assert_alive();
 }

@@ -7,7 +7,8 @@ use std::{
     process::Command,
 };
 
-/// Each folder of `src/` and what of ours it may use. Only `main.rs` uses `control`.
+/// Each folder of `src/` and what of ours it may use. Only `main.rs` uses `control`. The shard drives sources and
+/// readers; of it they know [`SHARD_FOR_ALL`] and nothing of its loop.
 const USES: &[(&str, &[&str])] = &[
     ("media", &[]),
     ("fanout", &[]),
@@ -15,11 +16,15 @@ const USES: &[(&str, &[&str])] = &[
     ("proto", &["media"]),
     ("hub", &["media", "fanout"]),
     ("packagers", &["media", "proto"]),
-    ("shard", &["proto", "media", "hub", "fanout", "observe"]),
-    ("sources", &["media", "fanout", "observe", "proto", "hub", "packagers", "shard", "readers"]),
-    ("readers", &["media", "fanout", "observe", "proto", "hub", "packagers", "shard", "sources"]),
+    ("sources", &["media", "proto", "hub", "fanout", "shard"]),
+    ("readers", &["media", "proto", "hub", "fanout", "sources", "shard"]),
+    ("shard", &["media", "proto", "hub", "fanout", "observe", "sources", "readers"]),
     ("control", &["media", "fanout", "observe", "proto", "hub", "packagers", "shard", "sources", "readers"]),
 ];
+
+/// All that these folders may use of `shard`.
+const SHARD_FOR_ALL: &str = "media_io";
+const DRIVEN_BY_SHARD: &[&str] = &["sources", "readers"];
 
 /// Crates that never wait, never read a clock, never open a socket.
 const DRY: &[&str] = &["media", "proto", "fanout", "hub", "packagers"];
@@ -199,11 +204,24 @@ fn import_faults(name: &str, text: &str) -> Vec<String> {
     let Some((_, allowed)) = USES.iter().find(|(known, _)| *known == folder) else {
         return vec![format!("{name}: tests/tidy.rs does not know the folder {folder}")];
     };
-    let used = used_folders(folder, &code_only(text));
-    used.iter()
-        .filter(|other| !allowed.contains(other))
-        .map(|other| format!("{name}: {folder} may not use {other}"))
-        .collect()
+    let code = code_only(text);
+    let used = used_folders(folder, &code);
+    let foreign = used.iter().filter(|other| !allowed.contains(other));
+    let mut faults: Vec<_> = foreign.map(|other| format!("{name}: {folder} may not use {other}")).collect();
+    if DRIVEN_BY_SHARD.contains(&folder) && used.contains(&"shard") && !names_only_media_io(&code) {
+        faults.push(format!("{name}: {folder} may use only {SHARD_FOR_ALL} of shard"));
+    }
+    faults
+}
+
+/// Every `shard` in the code leads to `shard::media_io`: none is imported as a whole, to be followed elsewhere.
+fn names_only_media_io(code: &str) -> bool {
+    let edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+    let bare = code.match_indices("shard").any(|(at, word)| {
+        let rest = &code[at + word.len()..];
+        edge(code[..at].chars().next_back()) && edge(rest.chars().next()) && !rest.starts_with("::")
+    });
+    !bare && heads_after(code, "shard").iter().all(|head| *head == SHARD_FOR_ALL)
 }
 
 #[track_caller]
@@ -314,11 +332,13 @@ fn every_file_says_what_it_is_and_nothing_is_left_to_do() {
 }
 
 #[test]
-fn every_test_file_is_part_of_the_one_binary() {
+fn every_test_file_is_part_of_the_one_binary_or_has_a_reason_to_be_its_own() {
     let main = fs::read_to_string(root().join("tests/main.rs")).unwrap();
+    // A global allocator is a matter of a whole binary.
+    let own = ["main", "allocations"];
     for entry in fs::read_dir(root().join("tests")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if let Some(module) = name.strip_suffix(".rs").filter(|module| *module != "main") {
+        if let Some(module) = name.strip_suffix(".rs").filter(|module| !own.contains(module)) {
             assert!(
                 main.contains(&format!("\nmod {module};")),
                 "tests/{name} is not in tests/main.rs: it never runs"
@@ -357,8 +377,25 @@ fn the_rules_find_what_they_look_for() {
         ["src/media/lib.rs: media may not use proto"]
     );
     assert_eq!(may_not("src/shard/mod.rs", "use crate::{observe::x, control::{a, b}};").len(), 1);
-    assert_eq!(may_not("src/shard/mod.rs", "use super::sources;").len(), 1);
-    assert_eq!(may_not("src/shard/a/b.rs", "fn f() { crate::readers::g() }").len(), 1);
+    assert_eq!(may_not("src/observe/mod.rs", "use super::sources;").len(), 1);
+    assert_eq!(may_not("src/sources/a/b.rs", "fn f() { crate::readers::g() }").len(), 1);
+    assert!(may_not("src/shard/a.rs", "use crate::{readers::x, sources::y};").is_empty());
+    for wrong in [
+        "use crate::shard;",
+        "use crate::{shard as s};",
+        "use crate::shard::*;",
+        "use crate::{shard::{media_io::Batch, mesh::Mail}, sources::x};",
+        "use super::shard::drive;",
+        "use crate::shard::media_io::Batch; fn f() { crate::shard::Shard::new() }",
+    ] {
+        let want = ["src/readers/a.rs: readers may use only media_io of shard"];
+        assert_eq!(may_not("src/readers/a.rs", wrong), want, "{wrong}");
+    }
+    for right in
+        ["use crate::{shard::media_io::{Batch, Group}, sources::x};", "use crate::shard::{media_io};"]
+    {
+        assert!(may_not("src/readers/a.rs", right).is_empty(), "{right}");
+    }
     assert_eq!(may_not("src/nowhere/mod.rs", "").len(), 1);
     assert!(
         may_not(

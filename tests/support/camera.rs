@@ -58,12 +58,17 @@ impl Record {
         Self(Arc::new(Shared { sent: Mutex::new(digests), ..Shared::default() }))
     }
 
-    pub fn digest(&self, index: usize) -> Option<u64> {
-        self.0.sent.lock().unwrap().get(index).copied()
-    }
-
     pub fn packets(&self) -> usize {
         self.0.sent.lock().unwrap().len()
+    }
+
+    /// Where in the record the packet stands that arrived as `rtp`, however long ago it was sent: of those with its
+    /// sequence number, which comes round every 65,536 packets, the one of the same content.
+    pub fn find(&self, rtp: &[u8]) -> Option<usize> {
+        let offset = u16::from_be_bytes([rtp[2], rtp[3]]).wrapping_sub(FIRST_SEQUENCE);
+        let wanted = digest(rtp);
+        let sent = self.0.sent.lock().unwrap();
+        (usize::from(offset)..sent.len()).step_by(1 << 16).find(|&index| sent[index] == wanted)
     }
 
     /// The packet begins a keyframe's access unit.
@@ -126,13 +131,6 @@ impl Camera {
             assert!(!self.was_closed(), "the server closed the camera");
             (self.frames() >= count).then_some(())
         });
-    }
-
-    /// The index of the packet with this sequence number that is nearest to `near`.
-    pub fn index_of(sequence: u16, near: usize) -> usize {
-        let offset = sequence.wrapping_sub(FIRST_SEQUENCE);
-        let ahead = i64::from(offset.wrapping_sub(near as u16) as i16);
-        usize::try_from(near as i64 + ahead).expect("before the first packet")
     }
 
     pub fn timestamp_of_frame(frame: u32, fps: u32) -> u32 {

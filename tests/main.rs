@@ -12,6 +12,7 @@ mod clients;
 mod join;
 mod lifecycle;
 mod methods;
+mod oversize;
 mod publish_read;
 mod shards;
 mod sim;

@@ -106,7 +106,7 @@ fn answer(registry: &mut Registry, mesh: &mut Mesh<Mail>, shard: usize, mail: Ma
             let home = registry.claim(&path, pinned);
             mesh.send(shard, Mail::Home { connection, path, home });
         }
-        Mail::Release { path, claim } => registry.release(&path, claim),
+        Mail::Release { path, claims } => registry.release(&path, claims),
         Mail::Load { permille } => registry.measured(shard, permille),
         // Mail between shards, and to them.
         Mail::Home { .. }
@@ -122,6 +122,6 @@ fn start_demos(settings: &Settings, registry: &mut Registry, mesh: &mut Mesh<Mai
     for path in settings.paths.exact().filter(|path| path.source == Source::Demo) {
         let pinned = path.core.and_then(|core| settings.engine.cores.iter().position(|&other| other == core));
         let home = registry.claim(&path.conf_name, pinned);
-        mesh.send(home.shard, Mail::Demo { path: Arc::clone(&path.conf_name), claim: home.claim });
+        mesh.send(home, Mail::Demo { path: Arc::clone(&path.conf_name) });
     }
 }

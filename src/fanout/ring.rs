@@ -203,6 +203,9 @@ fn map_twice(capacity: usize) -> io::Result<NonNull<u8>> {
                 return Err(error);
             }
         }
+        // A page fault per page of the first round would cost more than all else that is done with it. Only the first
+        // half: the second is touched by spans over the end alone. Older kernels refuse, and fault.
+        libc::madvise(base, capacity, libc::MADV_POPULATE_WRITE);
         NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap gave address zero"))
     }
 }

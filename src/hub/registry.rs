@@ -8,11 +8,11 @@ pub type ShardId = usize;
 /// What one path's claim on a shard costs while its measured load is not in yet, in permille of a core.
 const ASSUMED_LOAD_PERMILLE: u64 = 3;
 
-/// A path's home, and how often it was claimed: a release of an older claim must not undo a newer one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Home {
-    pub shard: ShardId,
-    pub claim: u64,
+#[derive(Debug, Clone, Copy)]
+struct Home {
+    shard: ShardId,
+    /// Claims that were granted and not given back: somebody is on the way to the home, or there.
+    claims: u64,
 }
 
 /// See the module.
@@ -20,7 +20,6 @@ pub struct Home {
 pub struct Registry {
     homes: HashMap<Arc<str>, Home>,
     shards: Vec<Load>,
-    claims: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,21 +33,20 @@ struct Load {
 impl Registry {
     /// A registry over `shards` shards (at least one).
     pub fn new(shards: usize) -> Self {
-        Self { homes: HashMap::new(), shards: vec![Load::default(); shards.max(1)], claims: 0 }
+        Self { homes: HashMap::new(), shards: vec![Load::default(); shards.max(1)] }
     }
 
     /// The home of `path`, if it has one.
-    pub fn home(&self, path: &str) -> Option<Home> {
-        self.homes.get(path).copied()
+    pub fn home(&self, path: &str) -> Option<ShardId> {
+        self.homes.get(path).map(|home| home.shard)
     }
 
-    /// The home of `path`; a path that has none is placed on `pinned`, else on the least loaded shard.
-    pub fn claim(&mut self, path: &str, pinned: Option<ShardId>) -> Home {
-        self.claims += 1;
-        let claim = self.claims;
+    /// The home of `path`; a path that has none is placed on `pinned`, else on the least loaded shard. The home keeps
+    /// the path until it has given back every claim.
+    pub fn claim(&mut self, path: &str, pinned: Option<ShardId>) -> ShardId {
         if let Some(home) = self.homes.get_mut(path) {
-            home.claim = claim;
-            return *home;
+            home.claims += 1;
+            return home.shard;
         }
         let pinned = pinned.filter(|&shard| shard < self.shards.len());
         let shard = pinned.unwrap_or_else(|| {
@@ -59,18 +57,18 @@ impl Registry {
         });
         self.shards[shard].paths += 1;
         self.shards[shard].placed_since += 1;
-        let home = Home { shard, claim };
-        self.homes.insert(path.into(), home);
-        home
+        self.homes.insert(path.into(), Home { shard, claims: 1 });
+        shard
     }
 
-    /// The shard has nothing of `path` any more, and had no claim after `claim`.
-    pub fn release(&mut self, path: &str, claim: u64) {
-        if let Some(home) = self.home(path)
-            && home.claim <= claim
-        {
-            self.homes.remove(path);
+    /// The home has nothing of `path` any more, and gives back the claims that reached it. A claim that is still on
+    /// its way keeps the home where it is.
+    pub fn release(&mut self, path: &str, claims: u64) {
+        let Some(home) = self.homes.get_mut(path) else { return };
+        home.claims = home.claims.saturating_sub(claims);
+        if home.claims == 0 {
             self.shards[home.shard].paths -= 1;
+            self.homes.remove(path);
         }
     }
 
@@ -86,15 +84,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_keeps_its_home_until_it_is_released() {
+    fn a_path_keeps_its_home_until_every_claim_is_given_back() {
         let mut registry = Registry::new(2);
         let home = registry.claim("a", None);
-        assert_eq!(registry.claim("b", None).shard, 1 - home.shard);
-        assert_eq!(registry.claim("a", Some(1 - home.shard)).shard, home.shard);
-        registry.release("a", home.claim);
-        assert!(registry.home("a").is_some(), "a release of an old claim undid a newer one");
-        let claim = registry.home("a").unwrap().claim;
-        registry.release("a", claim);
+        assert_eq!(registry.claim("b", None), 1 - home);
+        // A publisher's claim, overtaken on its way by one that came to nothing.
+        assert_eq!(registry.claim("a", Some(1 - home)), home);
+        registry.release("a", 1);
+        assert_eq!(
+            registry.home("a"),
+            Some(home),
+            "the claim on its way would find the path placed elsewhere"
+        );
+        registry.release("a", 1);
         assert_eq!(registry.home("a"), None);
     }
 
@@ -103,14 +105,14 @@ mod tests {
         let mut registry = Registry::new(2);
         registry.measured(0, 500);
         registry.measured(1, 491);
-        let homes: Vec<_> = (0..5).map(|n| registry.claim(&format!("p{n}"), None).shard).collect();
+        let homes: Vec<_> = (0..5).map(|n| registry.claim(&format!("p{n}"), None)).collect();
         assert_eq!(homes, [1, 1, 1, 0, 1]);
     }
 
     #[test]
     fn a_pinned_path_goes_where_it_is_pinned_if_that_exists() {
         let mut registry = Registry::new(2);
-        assert_eq!(registry.claim("a", Some(1)).shard, 1);
-        assert_eq!(registry.claim("b", Some(7)).shard, 0);
+        assert_eq!(registry.claim("a", Some(1)), 1);
+        assert_eq!(registry.claim("b", Some(7)), 0);
     }
 }

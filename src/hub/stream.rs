@@ -314,6 +314,12 @@ impl Stream {
         unit.map_or(Duration::ZERO, |unit| now.duration_since(unit.arrival))
     }
 
+    /// The first start of an access unit at or after `position`; what is flushed ends one too.
+    pub fn unit_boundary(&self, position: u64) -> u64 {
+        let next = self.units.partition_point(|unit| unit.start < position);
+        self.units.get(next).map_or(self.flushed, |unit| unit.start.min(self.flushed)).max(position)
+    }
+
     /// Packets that were in the stream before the unit at `position`.
     pub fn packets_before(&self, position: u64) -> u64 {
         let after = self.units.partition_point(|unit| unit.start <= position);
@@ -465,5 +471,8 @@ mod tests {
         assert_eq!(stream.packets_before(350), 3);
         assert_eq!(stream.age(1000, now), Duration::ZERO);
         assert_eq!(stream.packets_before(1000), 10);
+        stream.flush(now);
+        let boundaries = [0, 1, 100, 101, 901, 1000].map(|position| stream.unit_boundary(position));
+        assert_eq!(boundaries, [0, 100, 100, 200, 1000, 1000]);
     }
 }

@@ -209,6 +209,110 @@ pub fn payload(input: &[u8]) {
     assert!(sets == 0 || facts.parameter_sets);
 }
 
+/// The first byte chooses the codec, the second the longest packet. However it is cut: the numbers follow each other,
+/// what fits stays as it is, and the units in it are the same.
+pub fn refragment(input: &[u8]) {
+    let Some((&[codec, bytes_max], packet)) = input.split_first_chunk() else { return };
+    let codec = [Codec::H264, Codec::H265, Codec::Vp8][usize::from(codec) % 3];
+    let bytes_max = usize::from(bytes_max);
+    let first = u16::from_be_bytes([bytes_max as u8, 0xff]);
+    let (mut scratch, mut packets) = (Vec::new(), Vec::new());
+    let emit = &mut |packet: &[u8]| packets.push(packet.to_vec());
+    let count = payload::refragment::refragment(codec, packet, first, bytes_max, &mut scratch, emit);
+    assert_eq!(count, packets.len());
+    let Ok(original) = header::parse(packet) else { return assert_eq!(packets, [packet]) };
+    let last = packets.len() - 1;
+    let (mut before, mut after) = (NalReader::new(codec), NalReader::new(codec));
+    let readable = before.take(&packet[original.payload.clone()]);
+    for (n, packet) in packets.iter().enumerate() {
+        let header = header::parse(packet).expect("an RTP packet");
+        assert_eq!(header.sequence, first.wrapping_add(n as u16));
+        assert_eq!((header.timestamp, header.ssrc), (original.timestamp, original.ssrc));
+        assert_eq!(header.payload_type, original.payload_type);
+        assert_eq!(header.marker, original.marker && n == last);
+        assert!(last == 0 || packet.len() <= bytes_max);
+        assert_eq!(after.take(&packet[header.payload]), readable);
+    }
+    if packet.len() <= bytes_max {
+        assert_eq!((&packets[0][..2], &packets[0][4..]), (&packet[..2], &packet[4..]));
+    }
+    if readable {
+        assert_eq!((before.units, before.open), (after.units, after.open));
+    }
+}
+
+/// Puts NAL units together again, the plain way: to judge those who take them apart.
+pub(crate) struct NalReader {
+    codec: Codec,
+    pub units: Vec<Vec<u8>>,
+    /// The one that more fragments must follow.
+    open: Option<Vec<u8>>,
+}
+
+impl NalReader {
+    pub fn new(codec: Codec) -> Self {
+        Self { codec, units: Vec::new(), open: None }
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// False for a payload that cannot be read. A fragment without a start begins a unit, too.
+    pub fn take(&mut self, payload: &[u8]) -> bool {
+        match (self.codec, payload) {
+            (Codec::H264, &[head, ..]) => match head & 0x1f {
+                1..=23 => self.units.push(payload.to_vec()),
+                24 => return self.take_aggregate(&payload[1..], 1),
+                28 if payload.len() > 2 => {
+                    self.take_fragment(&[head & 0xe0 | payload[1] & 0x1f], payload[1], &payload[2..]);
+                }
+                _ => return false,
+            },
+            (Codec::H265, &[head, second, ..]) => match head >> 1 & 0x3f {
+                0..=47 => self.units.push(payload.to_vec()),
+                48 => return self.take_aggregate(&payload[2..], 2),
+                49 if payload.len() > 3 => {
+                    let head = head & 0x81 | (payload[2] & 0x3f) << 1;
+                    self.take_fragment(&[head, second], payload[2], &payload[3..]);
+                }
+                _ => return false,
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    fn take_aggregate(&mut self, mut rest: &[u8], header_bytes: usize) -> bool {
+        let before = self.units.len();
+        while let Some((length, after)) = rest.split_first_chunk() {
+            let length = usize::from(u16::from_be_bytes(*length));
+            let Some((unit, after)) = after.split_at_checked(length) else { return false };
+            rest = after;
+            let is_unit = match self.codec {
+                Codec::H264 => unit.first().is_some_and(|head| (1..=23).contains(&(head & 0x1f))),
+                _ => unit.len() >= header_bytes && unit[0] >> 1 & 0x3f < 48,
+            };
+            if is_unit {
+                self.units.push(unit.to_vec());
+            } else if !unit.is_empty() {
+                return false;
+            }
+        }
+        rest.is_empty() && self.units.len() > before
+    }
+
+    fn take_fragment(&mut self, header: &[u8], bits: u8, data: &[u8]) {
+        if bits & 0x80 != 0 {
+            self.open = None;
+        }
+        self.open.get_or_insert_with(|| header.to_vec()).extend_from_slice(data);
+        if bits & 0x40 != 0 {
+            self.units.extend(self.open.take());
+        }
+    }
+}
+
 /// All bitstream headers.
 pub fn sps(input: &[u8]) {
     if let Some(sps) = h264::Sps::parse(input) {
@@ -264,7 +368,7 @@ mod tests {
     }
 
     #[expect(clippy::type_complexity, reason = "a table of names and functions")]
-    const TARGETS: [(&str, fn(&[u8])); 10] = [
+    const TARGETS: [(&str, fn(&[u8])); 11] = [
         ("rtsp_request", rtsp_request),
         ("rtsp_response", rtsp_response),
         ("interleaved", interleaved),
@@ -274,6 +378,7 @@ mod tests {
         ("rtp", rtp),
         ("rtcp", rtcp),
         ("payload", payload),
+        ("refragment", refragment),
         ("sps", sps),
     ];
 

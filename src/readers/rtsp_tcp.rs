@@ -20,6 +20,9 @@ use crate::sources::publication::{Plane, channel_of};
 /// A reader that starts or catches up gets this much per turn at most, bytes, so that it delays nobody.
 const BURST_BYTES: u64 = 256 * 1024;
 
+/// What is kept of an access unit that a full socket has cut, bytes.
+const REST_BYTES_MAX: usize = 256 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub struct TcpReader {
@@ -139,11 +142,15 @@ impl TcpReader {
         self.cursor.due(stream, 1).is_some()
     }
 
-    /// Only `sent` bytes of the last taken ones went out. Gives the rest of the packet that was cut, which has to go
-    /// out before anything else.
+    /// Only `sent` bytes of the last taken ones went out. Gives the rest of the access unit that was cut, which has to
+    /// go out before anything else: should the reader lose its place meanwhile, it still has whole pictures only. Of a
+    /// very large one, the rest of the packet.
     pub fn unsent<'stream>(&mut self, stream: &'stream Stream, sent: usize, now: Instant) -> &'stream [u8] {
         let bytes = stream.get(self.in_flight.clone()).unwrap_or_default();
-        let boundary = whole_packets(bytes, sent);
+        let packet_end = whole_packets(bytes, sent);
+        let unit_end = stream.unit_boundary(self.in_flight.start + packet_end as u64).min(self.in_flight.end);
+        let unit_end = (unit_end - self.in_flight.start) as usize;
+        let boundary = if unit_end - sent.min(unit_end) <= REST_BYTES_MAX { unit_end } else { packet_end };
         let place = self.in_flight.start + boundary as u64;
         self.outbound.bytes -= self.in_flight.end - place;
         self.cursor.advance(place);
@@ -203,21 +210,22 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_packet_is_finished_before_anything_else() {
+    fn a_cut_access_unit_is_finished_before_anything_else() {
         let (stream, now) = (stream(3), Instant::now());
         let cursor = Cursor::join(&stream, true, true);
         let mut reader = TcpReader::new(cursor, &[media(0, 0), media(1, 2)], 2);
         assert_eq!(reader.take(&stream, now).unwrap().len(), 3300);
+        // Cut in the second picture: its audio rides along, the third waits.
         let rest = reader.unsent(&stream, 1450, now);
-        assert_eq!(rest, stream.get(1450..2100).unwrap());
-        assert_eq!(reader.cursor.position(), Some(2100));
-        assert_eq!(reader.outbound.bytes, 2100);
+        assert_eq!(rest, stream.get(1450..2200).unwrap());
+        assert_eq!(reader.cursor.position(), Some(2200));
+        assert_eq!(reader.outbound.bytes, 2200);
         assert!(reader.is_blocked());
         reader.unblock(&stream, now, Duration::from_secs(10));
         assert_eq!(reader.take_lapse(), None);
-        assert_eq!(reader.take(&stream, now).unwrap(), stream.get(2100..3300).unwrap());
+        assert_eq!(reader.take(&stream, now).unwrap(), stream.get(2200..3300).unwrap());
         assert_eq!(reader.unsent(&stream, 0, now), b"");
-        assert_eq!(reader.cursor.position(), Some(2100));
+        assert_eq!(reader.cursor.position(), Some(2200));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::{AsRawFd, RawFd},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -88,8 +89,8 @@ pub struct Handover {
     pub inbox: Vec<u8>,
     /// Answers that did not go out yet.
     pub out: Vec<u8>,
-    /// The claim that led it there, for the path that it asks for.
-    pub claim: Option<(std::sync::Arc<str>, u64)>,
+    /// The path whose claim led it there.
+    pub claim: Option<Arc<str>>,
 }
 
 impl Connection {
@@ -176,7 +177,7 @@ impl Shard {
     /// Takes over a connection from another shard and goes on with its request.
     pub(super) fn take_over(&mut self, handover: Handover) {
         let Handover { socket, peer, inbox, out, claim } = handover;
-        let path = claim.and_then(|(path, claim)| self.path_at_home(&path, claim));
+        let path = claim.and_then(|path| self.claimed_path(&path));
         let mut connection = Connection::new(socket, peer, self.now.instant);
         (connection.inbox, connection.out, connection.spoke) = (inbox, out, true);
         if let Some(key) = self.adopt(connection) {
@@ -189,7 +190,7 @@ impl Shard {
     }
 
     /// Sends a connection with all that it has not been answered to another shard.
-    pub(super) fn hand_over(&mut self, key: Key, to: usize, claim: Option<(std::sync::Arc<str>, u64)>) {
+    pub(super) fn hand_over(&mut self, key: Key, to: usize, claim: Option<Arc<str>>) {
         let Some(connection) = self.connections.remove(key) else { return };
         self.io.unwatch(connection.fd(), Kind::Connection.token(key));
         let Connection { socket, peer, inbox, mut out, out_sent, .. } = connection;

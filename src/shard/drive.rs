@@ -116,13 +116,13 @@ impl Shard {
         match mail {
             Mail::Home { connection, path, home } => self.on_home(connection, &path, home),
             Mail::Connection(handover) => self.take_over(*handover),
-            Mail::Orphan { path, claim } => {
-                if let Some(path) = self.path_at_home(&path, claim) {
+            Mail::Orphan { path } => {
+                if let Some(path) = self.claimed_path(&path) {
                     self.release_path(path);
                 }
             }
             Mail::Heard { from } => self.heard_from(from, false),
-            Mail::Demo { path, claim } => self.start_demo(&path, claim),
+            Mail::Demo { path } => self.start_demo(&path),
             Mail::Stop => self.stopping = true,
             // Questions and reports to the control thread; none comes here.
             Mail::Claim { .. } | Mail::Release { .. } | Mail::Load { .. } => {}

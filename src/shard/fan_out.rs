@@ -9,16 +9,28 @@ use std::{
 };
 
 use corecast_hub::cursor::Lapse;
-use tracing::warn;
+use corecast_proto::rtp::header::FIXED_LENGTH;
+use tracing::{info, warn};
 
-use super::{Kind, Shard, connection::Role, media_io::Errno, paths::Live, plain, slots::Key};
+use super::{
+    Kind, Shard,
+    connection::Role,
+    datagrams::SharedPorts,
+    media_io::{Errno, MediaIo},
+    paths::{Live, Path},
+    plain,
+    slots::{Key, Slots},
+};
 use crate::readers::{
     rtsp_tcp::TcpReader,
-    rtsp_udp::{PACE_INTERVAL, UdpReader, group_runs},
+    rtsp_udp::{PACE_INTERVAL, Run, Sockets, UdpReader, group_runs, oversize_channels},
+    whole_packets,
 };
 
 /// A reader that is too slow is named this often at most.
 const LAPSE_INTERVAL: Duration = Duration::from_secs(1);
+/// Packets of their own for UDP readers are sent when they come to this, bytes.
+const REWRITTEN_BYTES: usize = 256 * 1024;
 
 /// A reader over TCP at its place in a shard.
 pub struct TcpSeat {
@@ -36,6 +48,41 @@ pub struct TcpSeat {
 pub struct UdpSeat {
     pub reader: UdpReader,
     pub path: Key,
+}
+
+/// What UDP readers get that need packets of their own; buffers are kept from turn to turn.
+#[derive(Default)]
+pub struct Rewriting {
+    /// Who gets what of its stream in this turn.
+    due: Vec<(Key, Range<u64>)>,
+    /// Packets ready to be sent, and whose they are.
+    bytes: Vec<u8>,
+    pieces: Vec<(Key, Range<usize>)>,
+    /// One packet.
+    pub packet: Vec<u8>,
+}
+
+impl Rewriting {
+    /// Sends what is ready.
+    fn submit(
+        &mut self,
+        io: &mut MediaIo,
+        seats: &mut Slots<UdpSeat>,
+        sockets: &Sockets,
+        payload_max: usize,
+        ranges: &mut Vec<Range<usize>>,
+        runs: &mut Vec<Run>,
+    ) -> io::Result<()> {
+        let mut batch = io.batch();
+        for (key, piece) in self.pieces.drain(..) {
+            let Some(seat) = seats.get_mut(key) else { continue };
+            group_runs(&self.bytes[piece], seat.reader.uses_gso(), payload_max, &mut batch, ranges, runs);
+            seat.reader.send(&mut batch, sockets, Kind::UdpSeat.token(key), runs);
+        }
+        batch.submit()?;
+        self.bytes.clear();
+        Ok(())
+    }
 }
 
 impl Shard {
@@ -125,8 +172,9 @@ impl Shard {
             let (ranges, runs) = (&mut work.ranges, &mut work.runs);
             for &path in &work.flushed {
                 let Some(live) = paths.get(path).and_then(|path| path.live.as_ref()) else { continue };
-                let stream = &live.publication.stream;
-                // Live readers all stand at the same place: what goes to one is grouped once for all.
+                let (stream, tracks) = (&live.publication.stream, &live.publication.tracks);
+                // Live readers all stand at the same place: what goes to one is looked at and grouped once for all.
+                let mut looked_at: Option<(Range<u64>, u128)> = None;
                 let mut grouped: Option<(Range<u64>, bool)> = None;
                 for &key in &live.udp {
                     let Some(seat) = udp_seats.get_mut(key) else { continue };
@@ -134,6 +182,19 @@ impl Shard {
                         continue;
                     }
                     let Some(range) = seat.reader.take_live(stream, now.instant) else { continue };
+                    let oversize = match &looked_at {
+                        Some((of, oversize)) if *of == range => *oversize,
+                        _ => {
+                            let bytes = stream.get(range.clone()).unwrap_or_default();
+                            let oversize = oversize_channels(bytes, tracks, payload_max);
+                            looked_at = Some((range.clone(), oversize));
+                            oversize
+                        }
+                    };
+                    if seat.reader.needs_rewrite(oversize) {
+                        work.rewriting.due.push((key, range));
+                        continue;
+                    }
                     let gso = seat.reader.uses_gso();
                     if grouped.as_ref() != Some(&(range.clone(), gso)) {
                         let bytes = stream.get(range.clone()).unwrap_or_default();
@@ -149,11 +210,15 @@ impl Shard {
                 let Some(live) = paths.get(seat.path).and_then(|path| path.live.as_ref()) else {
                     return false;
                 };
-                let stream = &live.publication.stream;
+                let (stream, tracks) = (&live.publication.stream, &live.publication.tracks);
                 if let Some(range) = seat.reader.take_paced(stream, now.instant) {
-                    let bytes = stream.get(range).unwrap_or_default();
-                    group_runs(bytes, seat.reader.uses_gso(), payload_max, &mut batch, ranges, runs);
-                    seat.reader.send(&mut batch, &sockets, Kind::UdpSeat.token(key), runs);
+                    let bytes = stream.get(range.clone()).unwrap_or_default();
+                    if seat.reader.needs_rewrite(oversize_channels(bytes, tracks, payload_max)) {
+                        work.rewriting.due.push((key, range));
+                    } else {
+                        group_runs(bytes, seat.reader.uses_gso(), payload_max, &mut batch, ranges, runs);
+                        seat.reader.send(&mut batch, &sockets, Kind::UdpSeat.token(key), runs);
+                    }
                 }
                 work.paces |= seat.reader.paces(stream);
                 seat.reader.is_pacing()
@@ -166,9 +231,55 @@ impl Shard {
         } else if work.paces {
             wait = Some(wait.map_or(PACE_INTERVAL, |wait| wait.min(PACE_INTERVAL)));
         }
-        batch.submit_and_wait(wait, &mut work.events)?;
+        if work.rewriting.due.is_empty() {
+            batch.submit_and_wait(wait, &mut work.events)?;
+        } else {
+            batch.submit()?;
+            self.send_rewritten()?;
+            self.io.wait(wait, &mut self.work.events)?;
+        }
         self.tell_of_lapses();
         Ok(())
+    }
+
+    /// UDP readers of packets that are too long for a datagram get copies, cut and numbered on: the slower, correct
+    /// way, and so many bytes at a time that memory stays small.
+    fn send_rewritten(&mut self) -> io::Result<()> {
+        let Self { io, paths, udp_seats, ports, work, settings, .. } = self;
+        let (rewriting, ranges, runs) = (&mut work.rewriting, &mut work.ranges, &mut work.runs);
+        let mut due = std::mem::take(&mut rewriting.due);
+        let payload_max = usize::from(settings.udp_payload_bytes_max);
+        let Some(sockets) = ports.as_ref().map(SharedPorts::sockets) else { return Ok(()) };
+        for (key, range) in due.drain(..) {
+            let Some(path) = udp_seats.get(key).and_then(|seat| paths.get_mut(seat.path)) else { continue };
+            let Path { name, live: Some(live), .. } = path else { continue };
+            let tracks = &live.publication.tracks;
+            let mut rest = live.publication.stream.get(range).unwrap_or_default();
+            loop {
+                let (packets, after) = rest.split_at(whole_packets(rest, REWRITTEN_BYTES));
+                let Some(seat) = udp_seats.get_mut(key).filter(|_| !packets.is_empty()) else { break };
+                rest = after;
+                let start = rewriting.bytes.len();
+                let (packet, out) = (&mut rewriting.packet, &mut rewriting.bytes);
+                let cut = seat.reader.rewrite(packets, tracks, payload_max, packet, out);
+                rewriting.pieces.push((key, start..rewriting.bytes.len()));
+                if let Some(bytes) = cut
+                    && !std::mem::replace(&mut live.oversize_told, true)
+                {
+                    // MediaMTX's line, which counts payloads.
+                    let (is, may_be) = (bytes - FIXED_LENGTH, payload_max - FIXED_LENGTH);
+                    info!(
+                        "[path {name}] RTP packets are too big ({is} > {may_be}), remuxing them into \
+                         smaller ones"
+                    );
+                }
+                if rewriting.bytes.len() >= REWRITTEN_BYTES {
+                    rewriting.submit(io, udp_seats, &sockets, payload_max, ranges, runs)?;
+                }
+            }
+        }
+        rewriting.due = due;
+        rewriting.submit(io, udp_seats, &sockets, payload_max, ranges, runs)
     }
 
     /// Collects the readers over TCP that get something in this turn, each once: one send per socket and batch.

@@ -27,10 +27,7 @@ use std::{
     time::Instant,
 };
 
-use corecast_hub::{
-    registry::{Home, ShardId},
-    settings::Settings,
-};
+use corecast_hub::{registry::ShardId, settings::Settings};
 use corecast_proto::rtsp::Limits;
 
 use crate::{
@@ -52,11 +49,11 @@ pub enum Mail {
     /// Shard to control: where does this path live? It is placed if nowhere yet.
     Claim { path: Arc<str>, pinned: Option<ShardId>, connection: Key },
     /// Control to shard: the answer.
-    Home { connection: Key, path: Arc<str>, home: Home },
-    /// Shard to control: nothing of the path is left here.
-    Release { path: Arc<str>, claim: u64 },
+    Home { connection: Key, path: Arc<str>, home: ShardId },
+    /// Shard to control: nothing of the path is left here; the claims that reached it are given back.
+    Release { path: Arc<str>, claims: u64 },
     /// Shard to shard: a claim on a path of yours that nobody uses any more.
-    Orphan { path: Arc<str>, claim: u64 },
+    Orphan { path: Arc<str> },
     /// Shard to control: share of its core used over the last interval.
     Load { permille: u64 },
     /// Shard to shard: a connection whose path lives there.
@@ -64,7 +61,7 @@ pub enum Mail {
     /// Shard to shard: a reader of yours was heard of on a port of ours.
     Heard { from: SocketAddr },
     /// Control to shard: run the built-in camera on this path.
-    Demo { path: Arc<str>, claim: u64 },
+    Demo { path: Arc<str> },
     /// Control to shard: end everything and return.
     Stop,
 }
@@ -128,6 +125,8 @@ struct Work {
     /// Packets of a run of datagrams, and the runs of one path.
     ranges: Vec<std::ops::Range<usize>>,
     runs: Vec<crate::readers::rtsp_udp::Run>,
+    /// What UDP readers get that need packets of their own.
+    rewriting: fan_out::Rewriting,
     /// Received bytes that belong to no stream.
     scratch: Vec<u8>,
     /// Bytes for a reader that needs a copy.

@@ -3,7 +3,7 @@
 use std::{io::Write, sync::Arc, time::Instant};
 
 use corecast_hub::{
-    registry::Home,
+    registry::ShardId,
     settings::{PathSettings, Source},
     stream::StreamLimits,
 };
@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::{Mail, Shard, slots::Key};
 use crate::{
-    readers,
+    readers::{self, rtsp_udp::oversize_channels},
     sources::{demo::Demo, publication::Publication},
 };
 
@@ -21,8 +21,8 @@ use crate::{
 pub struct Path {
     pub name: Arc<str>,
     pub settings: Arc<PathSettings>,
-    /// The newest claim that we know of; goes back with the release.
-    claim: u64,
+    /// Claims that reached it; they are given back with the release.
+    claims: u64,
     pub live: Option<Live>,
     /// Sessions that read it, from their first SETUP on.
     pub readers: Vec<Key>,
@@ -43,6 +43,7 @@ pub struct Live {
     /// What was said in the log so far.
     pub lost_told: u64,
     pub errors_told: u64,
+    pub oversize_told: bool,
     began: Instant,
 }
 
@@ -60,27 +61,35 @@ pub struct DemoCamera {
 }
 
 impl Shard {
-    /// The path called `name`, which lives here by `claim`. `None` when it is not configured any more.
-    pub(super) fn path_at_home(&mut self, name: &str, claim: u64) -> Option<Key> {
+    /// The path called `name`, which lives here. `None` when it is not configured any more.
+    pub(super) fn path_at_home(&mut self, name: &str) -> Option<Key> {
         if let Some(&key) = self.path_names.get(name) {
-            if let Some(path) = self.paths.get_mut(key) {
-                path.claim = path.claim.max(claim);
-            }
             return Some(key);
         }
         let settings = Arc::clone(self.settings.paths.lookup(name).ok()?);
         let name: Arc<str> = name.into();
-        let path = Path {
-            name: Arc::clone(&name),
-            settings,
-            claim,
-            live: None,
-            readers: Vec::new(),
-            publishers: Vec::new(),
-        };
+        let (readers, publishers) = (Vec::new(), Vec::new());
+        let path = Path { name: Arc::clone(&name), settings, claims: 0, live: None, readers, publishers };
         let key = self.paths.insert(path);
         self.path_names.insert(name, key);
         Some(key)
+    }
+
+    /// As [`Self::path_at_home`], for one claim that has arrived here.
+    pub(super) fn claimed_path(&mut self, name: &Arc<str>) -> Option<Key> {
+        let key = self.path_at_home(name);
+        match key.and_then(|key| self.paths.get_mut(key)) {
+            Some(path) => path.claims += 1,
+            None => self.give_back_claims(name, 1),
+        }
+        key
+    }
+
+    fn give_back_claims(&mut self, path: &Arc<str>, claims: u64) {
+        if self.has_other_shards() {
+            let control = self.control();
+            self.mesh.send(control, Mail::Release { path: Arc::clone(path), claims });
+        }
     }
 
     /// Forgets a path of which nothing is left.
@@ -92,19 +101,16 @@ impl Shard {
         if !idle {
             return;
         }
-        if let Some(Path { name, claim, .. }) = self.paths.remove(key) {
+        if let Some(Path { name, claims, .. }) = self.paths.remove(key) {
             self.path_names.remove(&name);
-            if self.has_other_shards() {
-                let control = self.control();
-                self.mesh.send(control, Mail::Release { path: name, claim });
-            }
+            self.give_back_claims(&name, claims);
         }
     }
 
     /// The answer of the control thread to a claim.
-    pub(super) fn on_home(&mut self, connection: Key, path: &Arc<str>, home: Home) {
-        if home.shard == self.id {
-            let key = self.path_at_home(path, home.claim);
+    pub(super) fn on_home(&mut self, connection: Key, path: &Arc<str>, home: ShardId) {
+        if home == self.id {
+            let key = self.claimed_path(path);
             if let Some(waiting) = self.connections.get_mut(connection) {
                 waiting.phase = super::connection::Phase::Open;
                 self.progress(connection);
@@ -113,10 +119,10 @@ impl Shard {
                 self.release_path(key);
             }
         } else if self.connections.get(connection).is_some() {
-            self.hand_over(connection, home.shard, Some((Arc::clone(path), home.claim)));
+            self.hand_over(connection, home, Some(Arc::clone(path)));
         } else {
-            // Nobody waits any more. Only the home may tell whether that leaves nothing of the path.
-            self.mesh.send(home.shard, Mail::Orphan { path: Arc::clone(path), claim: home.claim });
+            // Nobody waits any more. The claim goes the way of all: to the home, which gives it back.
+            self.mesh.send(home, Mail::Orphan { path: Arc::clone(path) });
         }
     }
 
@@ -154,6 +160,7 @@ impl Shard {
             unflushed: false,
             lost_told: 0,
             errors_told: 0,
+            oversize_told: false,
             began: self.now.instant,
         });
         info!("[path {}] stream is available and online, {labels}", path.name);
@@ -212,16 +219,24 @@ impl Shard {
             }
         }
         let Some(ports) = &self.ports else { return };
+        let payload_max = usize::from(self.settings.udp_payload_bytes_max);
         for &seat in &live.udp {
             let Some(seat) = self.udp_seats.get_mut(seat) else { continue };
             if seat.reader.is_pacing() {
                 continue;
             }
-            let Some(bytes) =
+            let Some(mut bytes) =
                 seat.reader.take_live(stream, self.now.instant).and_then(|range| stream.get(range))
             else {
                 continue;
             };
+            let tracks = &live.publication.tracks;
+            if seat.reader.needs_rewrite(oversize_channels(bytes, tracks, payload_max)) {
+                let (packet, copy) = (&mut self.work.rewriting.packet, &mut self.work.copy);
+                copy.clear();
+                seat.reader.rewrite(bytes, tracks, payload_max, packet, copy);
+                bytes = copy;
+            }
             for (channel, packet) in readers::packets(bytes) {
                 ports.send_now(&seat.reader, channel, packet);
             }
@@ -229,8 +244,8 @@ impl Shard {
     }
 
     /// Starts the built-in camera on a path that was placed here.
-    pub(super) fn start_demo(&mut self, name: &Arc<str>, claim: u64) {
-        let Some(path) = self.path_at_home(name, claim) else { return };
+    pub(super) fn start_demo(&mut self, name: &Arc<str>) {
+        let Some(path) = self.claimed_path(name) else { return };
         let is_demo = self.paths.get(path).is_some_and(|path| path.settings.source == Source::Demo);
         let demo = match Demo::new(self.now.instant) {
             Ok(demo) if is_demo => demo,

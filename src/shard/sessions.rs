@@ -356,7 +356,7 @@ impl Host for SessionHost<'_> {
         }
         let key = self
             .shard
-            .path_at_home(&name, 0)
+            .path_at_home(&name)
             .ok_or_else(|| Refusal::bad_request("the path is not configured any more"))?;
         self.attach(key, |path| &mut path.publishers);
         Ok(())

@@ -177,6 +177,11 @@ impl Tracks {
         format!("{} track{} ({})", labels.len(), if labels.len() == 1 { "" } else { "s" }, labels.join(", "))
     }
 
+    /// The codec of a track.
+    pub fn codec(&self, track: usize) -> Option<Codec> {
+        Some(self.states.get(track)?.track.codec)
+    }
+
     /// SSRC of a track, once a packet of it came.
     pub fn ssrc(&self, track: usize) -> Option<u32> {
         Some(self.states.get(track)?.last?.ssrc)

@@ -4,6 +4,7 @@ pub mod av1;
 pub mod h264;
 pub mod h265;
 pub mod mpeg4_video;
+pub mod refragment;
 pub mod vp8;
 pub mod vp9;
 

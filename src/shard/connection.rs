@@ -315,9 +315,7 @@ impl Shard {
             stream.fill(moved);
             connection.inbox.drain(..moved);
             let taken = rtsp_publish::take_pending(&mut live.publication, channels, &self.limits, self.now);
-            if !std::mem::replace(&mut live.dirty, true) {
-                self.work.dirty.push(path_key);
-            }
+            live.mark_dirty(path_key, &mut self.work.dirty);
             match taken {
                 Ok(Taken::All) if moved > 0 && !connection.inbox.is_empty() => {}
                 Ok(Taken::All) => return None,

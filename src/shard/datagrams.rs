@@ -208,9 +208,7 @@ impl Shard {
             self.work.reordering.push(key);
         }
         if any {
-            if !std::mem::replace(&mut live.dirty, true) {
-                self.work.dirty.push(path);
-            }
+            live.mark_dirty(path, &mut self.work.dirty);
             self.heard(session);
         }
     }
@@ -224,9 +222,8 @@ impl Shard {
             if source.track.deadline().is_some_and(|deadline| deadline <= now.instant)
                 && let Some(live) = paths.get_mut(source.path).and_then(|path| path.live.as_mut())
                 && source.track.expire(&mut live.publication, now)
-                && !std::mem::replace(&mut live.dirty, true)
             {
-                work.dirty.push(source.path);
+                live.mark_dirty(source.path, &mut work.dirty);
             }
             source.waits = source.track.deadline().is_some();
             source.waits

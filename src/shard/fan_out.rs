@@ -318,10 +318,8 @@ impl Shard {
         let Self { work, paths, .. } = self;
         work.unflushed.retain(|&key| {
             let Some(live) = paths.get_mut(key).and_then(|path| path.live.as_mut()) else { return false };
-            if live.publication.stream.flush_deadline().is_some_and(|deadline| deadline <= now)
-                && !std::mem::replace(&mut live.dirty, true)
-            {
-                work.dirty.push(key);
+            if live.publication.stream.flush_deadline().is_some_and(|deadline| deadline <= now) {
+                live.mark_dirty(key, &mut work.dirty);
             }
             live.unflushed = live.publication.stream.flush_deadline().is_some();
             live.unflushed

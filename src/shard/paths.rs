@@ -47,6 +47,15 @@ pub struct Live {
     began: Instant,
 }
 
+impl Live {
+    /// Its stream has something new: puts the path called `key` on this turn's list, once.
+    pub fn mark_dirty(&mut self, key: Key, list: &mut Vec<Key>) {
+        if !std::mem::replace(&mut self.dirty, true) {
+            list.push(key);
+        }
+    }
+}
+
 /// Who brings the media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -268,10 +277,8 @@ impl Shard {
             let Some(live) = self.paths.get_mut(camera.path).and_then(|path| path.live.as_mut()) else {
                 continue;
             };
-            if camera.demo.publish(&mut live.publication, self.now)
-                && !std::mem::replace(&mut live.dirty, true)
-            {
-                self.work.dirty.push(camera.path);
+            if camera.demo.publish(&mut live.publication, self.now) {
+                live.mark_dirty(camera.path, &mut self.work.dirty);
             }
         }
     }

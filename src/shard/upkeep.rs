@@ -126,8 +126,8 @@ impl Shard {
         for &key in &keys {
             let Some(path) = self.paths.get_mut(key) else { continue };
             let Some(live) = &mut path.live else { continue };
-            if live.publication.report_time(now) && !std::mem::replace(&mut live.dirty, true) {
-                self.work.dirty.push(key);
+            if live.publication.report_time(now) {
+                live.mark_dirty(key, &mut self.work.dirty);
             }
             if live.publication.stream.take_gop_too_large() {
                 warn!(

@@ -110,9 +110,9 @@ impl Seat {
         self.socket.pace
     }
 
-    /// What is kept for this reader alone is the rest of a packet, or of a copy where it needs one.
+    /// What is kept for this reader alone is the rest of an access unit, or of a copy where it needs one.
     pub fn check_memory(&self) {
-        let bytes_max = FRAME_BYTES_MAX + if self.reader.is_remapped() { COPY_BYTES_MAX } else { 0 };
+        let bytes_max = FRAME_BYTES_MAX + COPY_BYTES_MAX;
         assert!(self.out.len() <= bytes_max, "{} bytes kept for a reader", self.out.len());
     }
 

@@ -118,7 +118,7 @@ impl Stream {
     }
 
     /// Room for received bytes, contiguous, after those that are pending. Gives up old bytes, but grows first when
-    /// they belong to the current GOP or to the last second.
+    /// they belong to the current GOP.
     pub fn spare(&mut self, want: usize) -> &mut [u8] {
         self.make_room(want);
         self.ring.spare(want)

@@ -145,8 +145,16 @@ impl TcpReader {
     /// Only `sent` bytes of the last taken ones went out. Gives the rest of the access unit that was cut, which has to
     /// go out before anything else: should the reader lose its place meanwhile, it still has whole pictures only. Of a
     /// very large one, the rest of the packet.
-    pub fn unsent<'stream>(&mut self, stream: &'stream Stream, sent: usize, now: Instant) -> &'stream [u8] {
-        let bytes = stream.get(self.in_flight.clone()).unwrap_or_default();
+    ///
+    /// `None` when the bytes are overwritten, so that a cut packet cannot be finished: the reader has to be closed. It
+    /// does not happen while short sends are worked on before anything is received.
+    pub fn unsent<'stream>(
+        &mut self,
+        stream: &'stream Stream,
+        sent: usize,
+        now: Instant,
+    ) -> Option<&'stream [u8]> {
+        let bytes = stream.get(self.in_flight.clone())?;
         let packet_end = whole_packets(bytes, sent);
         let unit_end = stream.unit_boundary(self.in_flight.start + packet_end as u64).min(self.in_flight.end);
         let unit_end = (unit_end - self.in_flight.start) as usize;
@@ -155,7 +163,7 @@ impl TcpReader {
         self.outbound.bytes -= self.in_flight.end - place;
         self.cursor.advance(place);
         self.block(stream, now);
-        &bytes[sent.min(boundary)..boundary]
+        Some(&bytes[sent.min(boundary)..boundary])
     }
 
     /// For a remapped reader: appends what to send next to `out`. False when there is nothing.
@@ -216,7 +224,7 @@ mod tests {
         let mut reader = TcpReader::new(cursor, &[media(0, 0), media(1, 2)], 2);
         assert_eq!(reader.take(&stream, now).unwrap().len(), 3300);
         // Cut in the second picture: its audio rides along, the third waits.
-        let rest = reader.unsent(&stream, 1450, now);
+        let rest = reader.unsent(&stream, 1450, now).unwrap();
         assert_eq!(rest, stream.get(1450..2200).unwrap());
         assert_eq!(reader.cursor.position(), Some(2200));
         assert_eq!(reader.outbound.bytes, 2200);
@@ -224,7 +232,7 @@ mod tests {
         reader.unblock(&stream, now, Duration::from_secs(10));
         assert_eq!(reader.take_lapse(), None);
         assert_eq!(reader.take(&stream, now).unwrap(), stream.get(2200..3300).unwrap());
-        assert_eq!(reader.unsent(&stream, 0, now), b"");
+        assert_eq!(reader.unsent(&stream, 0, now), Some(&b""[..]));
         assert_eq!(reader.cursor.position(), Some(2200));
     }
 

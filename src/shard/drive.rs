@@ -143,7 +143,7 @@ impl Shard {
             None => self.send_and_wait(Some(wait)),
             Some(reactor) => match self.send_and_wait(Some(Duration::ZERO)) {
                 Ok(()) if self.work.events.is_empty() && self.work.behind.is_empty() && !wait.is_zero() => {
-                    runtime::either(reactor.wait(), wait).await;
+                    runtime::wait_at_most(reactor.wait(), wait).await;
                     Ok(())
                 }
                 result => result,

@@ -113,9 +113,13 @@ impl Shard {
         let Some(seat) = self.tcp_seats.get_mut(seat) else { return };
         let live = self.paths.get(seat.path).and_then(|path| path.live.as_ref());
         let Some(Live { publication, .. }) = live else { return };
-        let rest = seat.reader.unsent(&publication.stream, sent, self.now.instant);
-        connection.out.extend_from_slice(rest);
-        self.await_room(key);
+        match seat.reader.unsent(&publication.stream, sent, self.now.instant) {
+            Some(rest) => {
+                connection.out.extend_from_slice(rest);
+                self.await_room(key);
+            }
+            None => self.close(key, "its place was overwritten in the middle of a packet"),
+        }
     }
 
     /// A reader's connection took everything: it goes on, after a jump if it was too slow.

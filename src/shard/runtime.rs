@@ -72,7 +72,7 @@ impl Readiness {
 }
 
 /// Waits for `readiness`, but no longer than `at_most`.
-pub async fn either(readiness: impl Future<Output = io::Result<()>>, at_most: Duration) {
+pub async fn wait_at_most(readiness: impl Future<Output = io::Result<()>>, at_most: Duration) {
     let (mut readiness, mut timer) = (pin!(readiness), pin!(glommio::timer::sleep(at_most)));
     poll_fn(|context| {
         if readiness.as_mut().poll(context).is_ready() || timer.as_mut().poll(context).is_ready() {

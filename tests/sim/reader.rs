@@ -168,7 +168,8 @@ impl Seat {
             let sent = self.socket.take(bytes.len());
             self.client.receive(&bytes[..sent], oracle);
             if sent < bytes.len() {
-                self.out.extend_from_slice(self.reader.unsent(stream, sent, now));
+                let rest = self.reader.unsent(stream, sent, now).expect("a short send's bytes are there");
+                self.out.extend_from_slice(rest);
             }
         }
         !self.reader.is_blocked() && self.reader.has_more(stream)

@@ -1,6 +1,7 @@
 //! `perf compare`: several targets in turn, in one run, in shuffled order, and what each costs beside the bare loop.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ pub struct Compare {
     gop: Duration,
     #[arg(long)]
     file: Option<PathBuf>,
+    /// Exchanges that open a connection to the floor server; RTSP has four
+    #[arg(long, default_value = "4")]
+    hellos: NonZeroU8,
     /// CPU of the servers
     #[arg(long, default_value_t = 0)]
     server_cpu: usize,
@@ -116,6 +120,7 @@ impl Compare {
             publish_transport: Transport::Tcp,
             phase: Phase::Spread,
             file: self.file.clone(),
+            hellos: self.hellos,
         };
         for w in words {
             match w {

@@ -1,5 +1,6 @@
 //! The bare loop: the least a relay can do for the same bytes on the same sockets. One thread, edge-triggered epoll,
-//! one buffer. A publisher or reader says hello in 16 bytes; after that there is no protocol.
+//! one buffer. A publisher or reader says hello in 16 bytes, as often as RTSP has requests (the kernel treats a connection
+//! that has had a dialogue in another way); after that there is no protocol.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -7,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use crate::clip::gso_runs;
-use crate::engine::conn::{HELLO, HELLO_MAGIC};
+use crate::engine::conn::{HELLO, HELLO_MAGIC, HELLO_MORE};
 use crate::sys::{self, Epoll};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -129,6 +130,9 @@ impl Floor {
             Ok(HELLO) if h.starts_with(HELLO_MAGIC) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
             _ => return false,
+        }
+        if h[HELLO_MORE] > 0 {
+            return (&p.tcp).write(&h).is_ok();
         }
         let stream = u32::from_be_bytes([h[8], h[9], h[10], h[11]]);
         let s = self.streams.entry(stream).or_default();

@@ -1,5 +1,6 @@
 //! `perf load`: N streams, M readers each, one server, one window.
 
+use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -36,6 +37,9 @@ pub struct Media {
     /// H.264 Annex B file to publish; else one is made by ffmpeg (or made up)
     #[arg(long)]
     pub file: Option<PathBuf>,
+    /// Exchanges that open a connection to the floor server; RTSP has four
+    #[arg(long, default_value = "4")]
+    pub hellos: NonZeroU8,
 }
 
 /// N streams, M readers each.
@@ -92,7 +96,7 @@ impl Media {
             read: self.transport,
             phase: self.phase,
             streams,
-            floor,
+            floor_hellos: floor.then_some(self.hellos),
         })
     }
 }
@@ -125,7 +129,7 @@ pub fn pass(e: &mut Engine, seconds: f64) {
 
 /// Runs the load against a server that is up. `floor`: it is the floor server.
 pub fn run(load: &Load, o: Options, clip: Clip, server: &Server, label: String) -> Result<Report, String> {
-    let floor = o.floor;
+    let floor = o.floor_hellos.is_some();
     let mut e = Engine::new(o, clip).map_err(|e| format!("loader: {e}"))?;
     let load_before = probe::load_average();
     std::thread::sleep(Duration::from_millis(300));

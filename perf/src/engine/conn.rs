@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,6 +16,8 @@ use crate::sys::{self, Epoll, mono_ns};
 /// Length of the floor server's hello and of its answer.
 pub const HELLO: usize = 16;
 pub const HELLO_MAGIC: &[u8; 4] = b"FLR1";
+/// The byte that tells how many more hellos follow.
+pub const HELLO_MORE: usize = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -83,7 +86,7 @@ impl Conn {
         if let (Some(u), Role::Read) = (&udp, w.role) {
             Engine::register(ep, &u.rtp, id, true)?;
         }
-        let hello = w.o.floor.then(|| hello(w.role, port, w.stream));
+        let hello = w.o.floor_hellos.map(|count| hello(w.role, count, port, w.stream));
         let url = format!("{}{}", w.o.url, w.stream);
         let sdp = if w.role == Role::Publish { sdp(&w.clip.sps, &w.clip.pps) } else { String::new() };
         Ok(Self {
@@ -142,6 +145,14 @@ impl Conn {
         r
     }
 
+    /// The floor server has answered a hello: says the next one; true: that was the last.
+    pub fn on_hello(&mut self) -> Result<bool, String> {
+        let Some(h) = self.hello.as_mut().filter(|h| h[HELLO_MORE] > 0) else { return Ok(true) };
+        h[HELLO_MORE] -= 1;
+        let h = *h;
+        self.send(&h).map(|()| false)
+    }
+
     /// Takes an answer of the server; true: the session is ready.
     pub fn on_message(&mut self, m: &Message) -> Result<bool, String> {
         match self.rtsp.on_message(m)? {
@@ -172,10 +183,11 @@ impl Conn {
     }
 }
 
-fn hello(role: Role, udp: Option<u16>, stream: u32) -> [u8; HELLO] {
+fn hello(role: Role, count: NonZeroU8, udp: Option<u16>, stream: u32) -> [u8; HELLO] {
     let mut h = [0; HELLO];
     h[..4].copy_from_slice(HELLO_MAGIC);
     h[4] = u8::from(role == Role::Read);
+    h[HELLO_MORE] = count.get() - 1;
     h[6..8].copy_from_slice(&udp.unwrap_or(0).to_be_bytes());
     h[8..12].copy_from_slice(&stream.to_be_bytes());
     h

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::os::fd::AsRawFd;
 
 use hdrhistogram::Histogram;
@@ -48,8 +49,8 @@ pub struct Options {
     pub phase: Phase,
     /// how many streams there will be: sets their phases
     pub streams: u32,
-    /// speak the floor server's hello instead of RTSP
-    pub floor: bool,
+    /// speak the floor server's hello, this many times, instead of RTSP
+    pub floor_hellos: Option<NonZeroU8>,
 }
 
 pub type Id = usize;
@@ -109,7 +110,7 @@ impl Engine {
         sys::tight_timers();
         sys::raise_nofile(200_000)?;
         Ok(Self {
-            auto_start: !o.floor,
+            auto_start: o.floor_hellos.is_none(),
             o,
             clip,
             ep: Epoll::new()?,
@@ -316,11 +317,14 @@ impl Engine {
     /// Takes all whole items of `b`; returns the bytes used.
     fn consume(&mut self, c: &mut Conn, b: &[u8], now: u64) -> Result<usize, String> {
         let mut at = 0;
-        if self.o.floor && c.state == State::Opening {
+        if self.o.floor_hellos.is_some() && c.state == State::Opening {
             if b.len() < conn::HELLO {
                 return Ok(0);
             }
             at = conn::HELLO;
+            if !c.on_hello()? {
+                return Ok(at);
+            }
             self.ready(c, now);
         }
         while let Some((item, n)) = next_item(&b[at..])? {
@@ -404,7 +408,7 @@ impl Engine {
             self.streams.remove(&c.stream);
         }
         c.state = State::Leaving;
-        if self.o.floor || c.leave().is_err() {
+        if self.o.floor_hellos.is_some() || c.leave().is_err() {
             self.gone.add(&c.check.c);
             return; // closed by the drop
         }
@@ -428,7 +432,7 @@ impl Engine {
 
     fn keep_alive(&mut self, now: u64) {
         self.next_alive = now + KEEP_ALIVE;
-        if self.o.floor {
+        if self.o.floor_hellos.is_some() {
             return;
         }
         for id in 0..self.conns.len() {

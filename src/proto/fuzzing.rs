@@ -11,6 +11,7 @@ use crate::rtp::reorder::Reorder;
 use crate::rtp::sequence::Receiver;
 use crate::rtp::timeline::Timeline;
 use crate::rtp::{header, payload, rtcp};
+use crate::rtsp::auth::Authorization;
 use crate::rtsp::headers::{parse_session, parse_transports};
 use crate::rtsp::interleaved::{HEADER, next_frame, write_header};
 use crate::rtsp::url::{match_control, parse_url, split_track, strip_trailing_slash};
@@ -92,6 +93,19 @@ pub fn transport_header(input: &[u8]) {
         let clean = |value: &Option<String>| value.as_ref().is_none_or(|v| !v.contains([',', ';', '"', '=']));
         if clean(&transport.destination) && clean(&transport.source) {
             assert_eq!(parse_transports(&transport.to_string()), Ok(vec![transport]));
+        }
+    }
+}
+
+/// Credentials that can be read have what they need, and a response of chance is not right.
+pub fn authorization(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    for value in [text.clone(), format!("Digest {text}").into(), format!("Basic {text}").into()] {
+        if let Ok(Authorization::Digest(digest)) = Authorization::parse(&value) {
+            let (user, wrong) = (digest.username.clone(), "no password of the corpus");
+            assert!(!digest.verify(&user, wrong, "DESCRIBE"));
+            let _ = digest.is_about("SETUP", &digest.uri);
+            assert!(digest.is_about("DESCRIBE", &digest.uri));
         }
     }
 }
@@ -368,11 +382,12 @@ mod tests {
     }
 
     #[expect(clippy::type_complexity, reason = "a table of names and functions")]
-    const TARGETS: [(&str, fn(&[u8])); 11] = [
+    const TARGETS: [(&str, fn(&[u8])); 12] = [
         ("rtsp_request", rtsp_request),
         ("rtsp_response", rtsp_response),
         ("interleaved", interleaved),
         ("transport_header", transport_header),
+        ("authorization", authorization),
         ("url", url),
         ("sdp", sdp),
         ("rtp", rtp),

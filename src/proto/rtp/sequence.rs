@@ -193,6 +193,11 @@ impl Receiver {
         })
     }
 
+    /// Interarrival jitter (§6.4.1) in thousandths of a tick of the RTP clock. `None` before the first packet.
+    pub fn jitter_milli(&self) -> Option<u64> {
+        self.source.as_ref().map(|source| source.jitter.scaled * 1000 / 16)
+    }
+
     /// SSRC of the source, once it has sent.
     pub fn ssrc(&self) -> Option<u32> {
         self.source.as_ref().map(|source| source.ssrc)
@@ -336,5 +341,7 @@ mod tests {
         assert_eq!(steady.report(at).unwrap().jitter, 0);
         let jitter = uneven.report(at).unwrap().jitter;
         assert!((880..=900).contains(&jitter), "{jitter}");
+        assert_eq!(uneven.jitter_milli().unwrap() / 1000, u64::from(jitter));
+        assert_eq!(Receiver::new().jitter_milli(), None);
     }
 }

@@ -1,5 +1,6 @@
 //! RTSP 1.0 (RFC 2326).
 
+pub mod auth;
 pub mod headers;
 pub mod interleaved;
 pub mod message;

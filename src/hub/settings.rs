@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use regex::Regex;
+use regex::{Regex, RegexSet, RegexSetBuilder};
+
+use crate::quota::Quota;
 
 /// Everything a shard needs to know, handed to it at start and replaced as a whole by a reload.
 #[derive(Debug, Clone)]
@@ -25,14 +27,38 @@ pub struct Settings {
     pub udp_read_buffer_bytes: Option<NonZeroUsize>,
     pub rtsp: RtspSettings,
     pub engine: EngineSettings,
+    pub access: Access,
     pub paths: PathTable,
 }
 
+/// Whom the shards let in without asking the control plane, and how they ask a client for credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Anybody may publish anywhere.
+    pub publish_open: bool,
+    /// Anybody may read anything.
+    pub read_open: bool,
+    /// `rtspAuthMethods`: the challenges of a 401, in this order.
+    pub challenges: Vec<Challenge>,
+}
+
+/// A way to present credentials over RTSP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenge {
+    Basic,
+    /// RFC 2617, MD5.
+    DigestMd5,
+    /// RFC 7616, SHA-256.
+    DigestSha256,
+}
+
 /// The RTSP server (contract §1.3).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RtspSettings {
-    /// `None` when `rtsp: no`.
+    /// Where plain RTSP listens; `None` when `rtsp: no` or `rtspEncryption: strict`.
     pub address: Option<SocketAddr>,
+    /// Where RTSP over TLS listens; `None` when `rtsp: no` or `rtspEncryption: no`.
+    pub tls_address: Option<SocketAddr>,
     pub rtp_address: SocketAddr,
     pub rtcp_address: SocketAddr,
     /// `rtspTransports` holds `udp`.
@@ -42,7 +68,7 @@ pub struct RtspSettings {
 }
 
 /// The `engine:` block, which is ours.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EngineSettings {
     /// Cores to pin shards to; never empty.
     pub cores: Vec<usize>,
@@ -58,6 +84,12 @@ pub struct EngineSettings {
     pub reader_lag_max: Duration,
     /// How long a UDP packet may wait for an earlier one that is missing.
     pub reorder_wait: Duration,
+    /// Live streams in the whole relay (`engine.maxStreams`).
+    pub streams_max: Option<NonZeroU32>,
+    pub streams: Quota,
+    /// Readers in the whole relay (`engine.maxReaders`).
+    pub readers_max: Option<NonZeroU32>,
+    pub readers: Quota,
 }
 
 /// Which back end carries the media sockets.
@@ -75,8 +107,8 @@ pub enum Park {
     Executor,
 }
 
-/// One entry of `paths:`, defaults laid under it.
-#[derive(Debug, Clone)]
+/// One entry of `paths:`, defaults laid under it. Two that are equal are the same to a shard.
+#[derive(Debug, Clone, PartialEq)]
 pub struct PathSettings {
     /// The key as written: `cam1`, `~^cam(.+)$`, `milestone_~cameraId`, `all_others`.
     pub conf_name: Arc<str>,
@@ -88,6 +120,11 @@ pub struct PathSettings {
     pub gop_cache: bool,
     /// Pins the path to this core's shard (`core`, ours).
     pub core: Option<usize>,
+    /// Live streams that the entry may have at once, over all shards (`maxActive`, ours).
+    pub active_max: Option<NonZeroU32>,
+    pub active: Quota,
+    /// Nobody can publish or read while it is off (`enabled`, ours).
+    pub enabled: bool,
 }
 
 /// Who brings a path's media in.
@@ -101,11 +138,21 @@ pub enum Source {
     Unserved(Arc<str>),
 }
 
+/// Patterns up to this many are tried one after the other; more of them are searched for all at once.
+const TRIED_SINGLY_MAX: usize = 8;
+/// Memory that the search for all patterns at once may take, bytes. Patterns that need more are tried singly.
+const PATTERN_SET_BYTES_MAX: usize = 64 << 20;
+/// … and what a thread may remember of earlier searches, bytes. A thousand patterns that are not anchored fill a few
+/// megabytes; with too little, every lookup takes ten times as long.
+const PATTERN_MEMORY_BYTES_MAX: usize = 32 << 20;
+
 /// The path entries, ready for lookup: exact names first, then patterns in order (contract §1.5).
 #[derive(Debug, Clone, Default)]
 pub struct PathTable {
     exact: HashMap<Arc<str>, Arc<PathSettings>>,
     patterns: Vec<(Regex, Arc<PathSettings>)>,
+    /// All of `patterns`, when there are many. Dear to make, so that tables of the same patterns share it.
+    set: Option<Arc<RegexSet>>,
 }
 
 /// Why a requested path cannot be served.
@@ -115,6 +162,8 @@ pub enum PathError {
     InvalidName(&'static str, String),
     #[error("path '{0}' is not configured")]
     NotConfigured(String),
+    #[error("path '{0}' is disabled")]
+    Disabled(String),
 }
 
 impl PathTable {
@@ -123,21 +172,56 @@ impl PathTable {
         exact: impl IntoIterator<Item = Arc<PathSettings>>,
         patterns: Vec<(Regex, Arc<PathSettings>)>,
     ) -> Self {
+        Self::succeeding(&Self::default(), exact, patterns)
+    }
+
+    /// As [`Self::new`]; takes over from `before` what is dear to make, if the patterns are the same.
+    pub fn succeeding(
+        before: &Self,
+        exact: impl IntoIterator<Item = Arc<PathSettings>>,
+        patterns: Vec<(Regex, Arc<PathSettings>)>,
+    ) -> Self {
         let exact = exact.into_iter().map(|path| (Arc::clone(&path.conf_name), path)).collect();
-        Self { exact, patterns }
+        let texts = || patterns.iter().map(|(pattern, _)| pattern.as_str());
+        let set = if patterns.len() <= TRIED_SINGLY_MAX {
+            None
+        } else if before.patterns.iter().map(|(pattern, _)| pattern.as_str()).eq(texts()) {
+            before.set.clone()
+        } else {
+            let mut set = RegexSetBuilder::new(texts());
+            set.size_limit(PATTERN_SET_BYTES_MAX).dfa_size_limit(PATTERN_MEMORY_BYTES_MAX);
+            set.build().ok().map(Arc::new)
+        };
+        Self { exact, patterns, set }
     }
 
     /// Finds the entry that serves `name`: the exact key, else the first pattern that matches.
+    ///
+    /// # Errors
+    /// When there is none, or it is switched off.
     pub fn lookup(&self, name: &str) -> Result<&Arc<PathSettings>, PathError> {
-        if let Some(found) = self.exact.get(name) {
-            return Ok(found);
-        }
-        check_name(name).map_err(|rule| PathError::InvalidName(rule, name.to_owned()))?;
-        self.patterns
-            .iter()
-            .find(|(pattern, _)| pattern.is_match(name))
-            .map(|(_, path)| path)
-            .ok_or_else(|| PathError::NotConfigured(name.to_owned()))
+        let found = match self.exact.get(name) {
+            Some(found) => found,
+            None => {
+                check_name(name).map_err(|rule| PathError::InvalidName(rule, name.to_owned()))?;
+                self.first_match(name).ok_or_else(|| PathError::NotConfigured(name.to_owned()))?
+            }
+        };
+        if found.enabled { Ok(found) } else { Err(PathError::Disabled(name.to_owned())) }
+    }
+
+    fn first_match(&self, name: &str) -> Option<&Arc<PathSettings>> {
+        let index = match &self.set {
+            // The matches of a set come in the order of its patterns.
+            Some(set) => set.matches(name).iter().next(),
+            None => self.patterns.iter().position(|(pattern, _)| pattern.is_match(name)),
+        };
+        self.patterns.get(index?).map(|(_, path)| path)
+    }
+
+    /// The entry whose key is `name`, switched off or not.
+    pub fn exact_entry(&self, name: &str) -> Option<&Arc<PathSettings>> {
+        self.exact.get(name)
     }
 
     /// The entries that name one path each, in no order: those that exist from the start.
@@ -178,6 +262,9 @@ mod tests {
             override_publisher: true,
             gop_cache: true,
             core: None,
+            active_max: None,
+            active: Quota::default(),
+            enabled: true,
         })
     }
 
@@ -198,5 +285,41 @@ mod tests {
             PathError::InvalidName("can't contain dot path segments", "a/../b".into())
         );
         assert!(matches!(PathTable::default().lookup("x"), Err(PathError::NotConfigured(_))));
+    }
+
+    #[test]
+    fn of_many_patterns_the_first_that_matches_is_taken() {
+        let patterns = |last: &str| {
+            let mut patterns: Vec<_> = (0..1000)
+                .map(|n| (Regex::new(&format!("^cam{n}_(.+)$")).unwrap(), entry(&format!("~cam{n}"))))
+                .collect();
+            patterns.push((Regex::new("_x$").unwrap(), entry("~x")));
+            patterns.push((Regex::new(last).unwrap(), entry("all_others")));
+            patterns
+        };
+        let table = PathTable::new((0..100).map(|n| entry(&format!("p{n}"))), patterns("^.*$"));
+        assert!(table.set.is_some());
+        for (name, key) in [
+            ("p7", "p7"),
+            ("cam7_x", "~cam7"),
+            ("cam999_y", "~cam999"),
+            ("y_x", "~x"),
+            ("cam7", "all_others"),
+        ] {
+            assert_eq!(&*table.lookup(name).unwrap().conf_name, key, "{name}");
+        }
+        let same = PathTable::succeeding(&table, [entry("new")], patterns("^.*$"));
+        assert!(Arc::ptr_eq(same.set.as_ref().unwrap(), table.set.as_ref().unwrap()));
+        assert_eq!(&*same.lookup("p7").unwrap().conf_name, "all_others");
+        let other = PathTable::succeeding(&table, [], patterns("^none$"));
+        assert!(matches!(other.lookup("p7"), Err(PathError::NotConfigured(_))));
+    }
+
+    #[test]
+    fn an_entry_that_is_off_is_found_and_refused() {
+        let off = PathSettings { enabled: false, ..PathSettings::clone(&entry("cam")) };
+        let table = PathTable::new([Arc::new(off)], vec![(Regex::new("^.*$").unwrap(), entry("all_others"))]);
+        assert_eq!(table.lookup("cam").unwrap_err().to_string(), "path 'cam' is disabled");
+        assert!(table.lookup("other").is_ok());
     }
 }

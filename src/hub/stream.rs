@@ -272,6 +272,16 @@ impl Stream {
         self.unflushed_since.map(|since| since + self.limits.flush_after)
     }
 
+    /// When the oldest packet arrived that [`Self::flush`] has not released yet.
+    pub fn unflushed_since(&self) -> Option<Instant> {
+        self.unflushed_since
+    }
+
+    /// From now on other limits hold. A ring that is larger than allowed by them stays as it is.
+    pub fn set_limits(&mut self, limits: StreamLimits) {
+        self.limits = limits;
+    }
+
     /// Position after the newest packet, whether or not readers may have it yet.
     pub fn head(&self) -> u64 {
         self.ring.head()

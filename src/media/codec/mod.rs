@@ -6,3 +6,4 @@ pub mod g711;
 pub mod h264;
 pub mod h265;
 pub mod opus;
+pub mod props;

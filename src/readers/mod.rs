@@ -5,7 +5,7 @@ pub mod rtsp_udp;
 
 use corecast_hub::cursor::Cursor;
 use corecast_proto::{
-    rtp::header,
+    rtp::{header, rtcp},
     rtsp::{
         interleaved::{Frame, next_frame},
         server::{Media, StartPoint},
@@ -78,6 +78,34 @@ pub fn start_points(
 pub struct Outbound {
     /// Bytes as sent, with framing over TCP.
     pub bytes: u64,
+    /// RTP and RTCP packets. For a reader over TCP that takes the stream's bytes as they are, as of when it was last
+    /// settled.
+    pub rtp_packets: u64,
+    pub rtcp_packets: u64,
     /// Packets it never got because it was too slow.
     pub packets_discarded: u64,
+}
+
+impl std::ops::Add for Outbound {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes + other.bytes,
+            rtp_packets: self.rtp_packets + other.rtp_packets,
+            rtcp_packets: self.rtcp_packets + other.rtcp_packets,
+            packets_discarded: self.packets_discarded + other.packets_discarded,
+        }
+    }
+}
+
+/// What a reader's RTCP says about loss: the packets that it never got of each source that it reports on (RFC 3550
+/// §6.4.1).
+pub fn reported_losses(datagram: &[u8]) -> impl Iterator<Item = (u32, u32)> + '_ {
+    let blocks = rtcp::parse(datagram).map_while(Result::ok).flat_map(|packet| match packet {
+        rtcp::Packet::ReceiverReport(report) => report.blocks,
+        rtcp::Packet::SenderReport(report) => report.blocks,
+        _ => Vec::new(),
+    });
+    blocks.map(|block| (block.ssrc, u32::try_from(block.cumulative_lost).unwrap_or(0)))
 }

@@ -15,7 +15,7 @@ use corecast_proto::rtsp::{
 };
 
 use super::{Outbound, packets, whole_packets};
-use crate::sources::publication::{Plane, channel_of};
+use crate::sources::publication::{Plane, channel_of, track_of};
 
 /// A reader that starts or catches up gets this much per turn at most, bytes, so that it delays nobody.
 const BURST_BYTES: u64 = 256 * 1024;
@@ -31,6 +31,10 @@ pub struct TcpReader {
     /// `None`: all tracks on the channels of the stream itself. Else the client's channel for each of ours.
     remap: Option<Box<[Option<u8>; 256]>>,
     in_flight: Range<u64>,
+    /// Packets of the stream before the first that it was sent; `None` until then.
+    packets_before: Option<u64>,
+    /// RTCP packets of the stream before it joined.
+    rtcp_before: Option<u64>,
     /// It lost its place and nobody was told yet.
     lapse: Option<Lapse>,
     /// Since when its socket takes nothing.
@@ -57,9 +61,28 @@ impl TcpReader {
             outbound: Outbound::default(),
             remap,
             in_flight: 0..0,
+            packets_before: None,
+            rtcp_before: None,
             lapse: None,
             blocked_since: None,
         }
+    }
+
+    /// Brings its packet counts up to date; once a second will do. `rtcp_packets` are those of the stream so far. What
+    /// is sent as it lies in the ring is not looked at packet by packet: the stream knows how many there were.
+    pub fn settle(&mut self, stream: &Stream, rtcp_packets: u64) {
+        if self.is_remapped() {
+            return;
+        }
+        let rtcp_before = *self.rtcp_before.get_or_insert(rtcp_packets);
+        let (Some(position), Some(packets_before)) = (self.cursor.position(), self.packets_before) else {
+            return;
+        };
+        let passed = stream.packets_before(position).saturating_sub(packets_before);
+        let sent = passed.saturating_sub(self.outbound.packets_discarded);
+        let rtcp = rtcp_packets.saturating_sub(rtcp_before).min(sent);
+        self.outbound.rtcp_packets = self.outbound.rtcp_packets.max(rtcp);
+        self.outbound.rtp_packets = self.outbound.rtp_packets.max(sent - rtcp);
     }
 
     /// It wants other channels than the stream's, or not all tracks: its bytes have to be copied.
@@ -116,6 +139,9 @@ impl TcpReader {
     /// What to send next, as it lies in the ring. Counted as sent; what was not is told by [`Self::unsent`].
     pub fn take<'stream>(&mut self, stream: &'stream Stream, now: Instant) -> Option<&'stream [u8]> {
         let (range, bytes) = self.due(stream, now)?;
+        if self.packets_before.is_none() {
+            self.packets_before = Some(stream.packets_before(range.start));
+        }
         self.cursor.advance(range.end);
         self.outbound.bytes += range.end - range.start;
         self.in_flight = range;
@@ -176,6 +202,10 @@ impl TcpReader {
             if let Some(theirs) = remap[usize::from(ours)] {
                 out.extend_from_slice(&interleaved::write_header(theirs, packet.len() as u16));
                 out.extend_from_slice(packet);
+                match track_of(ours).1 {
+                    Plane::Rtp => self.outbound.rtp_packets += 1,
+                    Plane::Rtcp => self.outbound.rtcp_packets += 1,
+                }
             }
         }
         self.outbound.bytes += (out.len() - before) as u64;
@@ -258,6 +288,18 @@ mod tests {
         assert!(reader.copy_next(&stream, Instant::now(), &mut out));
         let got: Vec<_> = packets(&out).map(|(channel, packet)| (channel, packet.len(), packet[0])).collect();
         assert_eq!(got, [(4, 96, 0), (4, 96, 1)]);
+        assert_eq!((reader.outbound.rtp_packets, reader.outbound.rtcp_packets), (2, 0));
         assert!(!reader.copy_next(&stream, Instant::now(), &mut out));
+    }
+
+    #[test]
+    fn packets_sent_as_they_lie_are_counted_by_place() {
+        let (stream, now) = (stream(10), Instant::now());
+        let mut reader = TcpReader::new(Cursor::join(&stream, true, true), &[media(0, 0), media(1, 2)], 2);
+        reader.settle(&stream, 3);
+        assert_eq!(reader.outbound.rtp_packets, 0);
+        assert!(reader.take(&stream, now).is_some());
+        reader.settle(&stream, 5);
+        assert_eq!((reader.outbound.rtp_packets, reader.outbound.rtcp_packets), (18, 2));
     }
 }

@@ -2,12 +2,15 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     os::fd::AsRawFd,
     sync::{Arc, mpsc},
 };
 
-use corecast_hub::settings::{MediaIoChoice, Park, Settings};
+use corecast_hub::{
+    gauges::ShardGauges,
+    settings::{MediaIoChoice, Park, Settings},
+};
 use corecast_proto::rtsp::Limits;
 use tracing::{info, warn};
 
@@ -49,28 +52,30 @@ impl Shards {
     }
 }
 
-/// Starts one shard per configured core and returns when all listen. `meshes` are the shards' ends, by shard id.
+/// Starts one shard per configured core and returns when all listen. `meshes` are the shards' ends, and `gauges` where
+/// each shows what it measures, by shard id. `tls` has the certificate that a listener for TLS needs.
 ///
 /// # Errors
 /// When an address is taken, or a shard cannot start.
-pub fn start(settings: &Arc<Settings>, meshes: Vec<Mesh<Mail>>) -> Result<Shards, BootError> {
-    let settings = with_families_of_this_host(settings);
-    if let Some(address) = settings.rtsp.address {
-        let taken = |error| BootError::Address { what: "RTSP listener", address, error };
-        listen::check_free(address).map_err(taken)?;
-        if settings.rtsp.udp {
-            let address = settings.rtsp.rtp_address;
-            let taken = |error| BootError::Address { what: "RTP port", address, error };
-            std::net::UdpSocket::bind(address).map_err(taken)?;
-        }
+pub fn start(
+    settings: &Arc<Settings>,
+    meshes: Vec<Mesh<Mail>>,
+    gauges: &[Arc<ShardGauges>],
+    tls: &Arc<rustls::ServerConfig>,
+) -> Result<Shards, BootError> {
+    if lacks_ipv6(settings) {
+        warn!("[engine] this host has no IPv6: listening on IPv4 only");
     }
+    let settings = for_this_host(settings);
+    check_addresses(&settings, None)?;
     let (ready, started) = mpsc::channel();
     let mut shards = Vec::new();
     let cores = settings.engine.cores.clone();
     for ((id, &core), mesh) in cores.iter().enumerate().zip(meshes) {
-        let (settings, ready) = (Arc::clone(&settings), ready.clone());
+        let (settings, tls, ready) = (Arc::clone(&settings), Arc::clone(tls), ready.clone());
+        let gauges = gauges.get(id).cloned().unwrap_or_default();
         let make = move || async move {
-            match build(id, core, settings, mesh) {
+            match build(id, core, settings, gauges, tls, mesh) {
                 Ok(shard) => {
                     let _ = ready.send(Ok(()));
                     drop(ready);
@@ -100,28 +105,81 @@ pub fn start(settings: &Arc<Settings>, meshes: Vec<Mesh<Mail>>) -> Result<Shards
     Ok(Shards(shards))
 }
 
-fn build(id: usize, core: usize, settings: Arc<Settings>, mesh: Mesh<Mail>) -> Result<Shard, BootError> {
+/// Listens for RTSP.
+pub(super) fn open_listener(address: SocketAddr) -> Result<TcpListener, BootError> {
+    listen::listen(address).map_err(|error| BootError::Address { what: RTSP_LISTENER, address, error })
+}
+
+/// Listens for RTSP over TLS.
+pub(super) fn open_tls_listener(address: SocketAddr) -> Result<TcpListener, BootError> {
+    listen::listen(address).map_err(|error| BootError::Address { what: RTSPS_LISTENER, address, error })
+}
+
+/// Opens our RTP and RTCP ports.
+pub(super) fn open_ports(settings: &Settings) -> Result<SharedPorts, BootError> {
+    let rtsp = &settings.rtsp;
+    let ports = SharedPorts::bind(rtsp.rtp_address, rtsp.rtcp_address, settings.udp_read_buffer_bytes);
+    ports.map_err(|error| BootError::Address { what: RTP_PORT, address: rtsp.rtp_address, error })
+}
+
+/// Fails when somebody else has an address that `settings` ask for; those of `held` are ours already. May wait two
+/// seconds for one that is being given up.
+///
+/// # Errors
+/// The first address that is taken.
+pub fn check_addresses(settings: &Arc<Settings>, held: Option<&Arc<Settings>>) -> Result<(), BootError> {
+    let held = held.map(|held| addresses(&for_this_host(held))).unwrap_or_default();
+    for wanted in addresses(&for_this_host(settings)) {
+        let (what, address) = wanted;
+        if held.contains(&wanted) {
+            continue;
+        }
+        let free = match what {
+            RTP_PORT | RTCP_PORT => std::net::UdpSocket::bind(address).map(drop),
+            _ => listen::check_free(address),
+        };
+        free.map_err(|error| BootError::Address { what, address, error })?;
+    }
+    Ok(())
+}
+
+/// Everything that shards listen on.
+fn addresses(settings: &Settings) -> Vec<(&'static str, SocketAddr)> {
+    let rtsp = &settings.rtsp;
+    let mut addresses = Vec::new();
+    addresses.extend(rtsp.tls_address.map(|address| (RTSPS_LISTENER, address)));
+    if let Some(address) = rtsp.address {
+        addresses.push((RTSP_LISTENER, address));
+        if rtsp.udp {
+            addresses.extend([(RTP_PORT, rtsp.rtp_address), (RTCP_PORT, rtsp.rtcp_address)]);
+        }
+    }
+    addresses
+}
+
+fn build(
+    id: usize,
+    core: usize,
+    settings: Arc<Settings>,
+    gauges: Arc<ShardGauges>,
+    tls: Arc<rustls::ServerConfig>,
+    mesh: Mesh<Mail>,
+) -> Result<Shard, BootError> {
     let (mut io, media_io) = open_media_io(settings.engine.media_io).map_err(BootError::MediaIo)?;
     let rtsp = &settings.rtsp;
-    let listener = match rtsp.address {
-        Some(address) => Some(listen::listen(address).map_err(|error| BootError::Address {
-            what: "RTSP listener",
-            address,
-            error,
-        })?),
-        None => None,
-    };
-    let ports = if rtsp.address.is_some() && rtsp.udp {
-        let ports = SharedPorts::bind(rtsp.rtp_address, rtsp.rtcp_address, settings.udp_read_buffer_bytes);
-        let taken = |error| BootError::Address { what: "RTP port", address: rtsp.rtp_address, error };
-        Some(ports.map_err(taken)?)
-    } else {
-        None
+    let listener = rtsp.address.map(open_listener).transpose()?;
+    let tls_listener = rtsp.tls_address.map(open_tls_listener).transpose()?;
+    let ports = match rtsp.address {
+        Some(_) if rtsp.udp => Some(open_ports(&settings)?),
+        _ => None,
     };
     let mut watch = || {
         io.watch(mesh.wake_fd().as_raw_fd(), Kind::Wake.only())?;
         if let Some(listener) = &listener {
             io.watch(listener.as_raw_fd(), Kind::Listener.only())?;
+        }
+        if let Some(listener) = &tls_listener {
+            io.watch(listener.as_raw_fd(), Kind::TlsListener.only())?;
         }
         if let Some(ports) = &ports {
             ports.watch(&mut io)?;
@@ -133,9 +191,12 @@ fn build(id: usize, core: usize, settings: Arc<Settings>, mesh: Mesh<Mail>) -> R
         id,
         core,
         settings,
+        gauges,
         io,
         mesh,
         listener,
+        tls_listener,
+        tls,
         ports,
         limits: Limits::default(),
         now: clock::now(),
@@ -156,6 +217,7 @@ fn build(id: usize, core: usize, settings: Arc<Settings>, mesh: Mesh<Mail>) -> R
     if id == 0 {
         shard.check_receive_buffer();
         shard.log_listeners();
+        shard.log_tls_listener();
     }
     Ok(shard)
 }
@@ -175,24 +237,33 @@ fn open_media_io(choice: MediaIoChoice) -> io::Result<(MediaIo, &'static str)> {
     }
 }
 
-/// `:8554` means both families; a host without IPv6 serves the one that it has.
-fn with_families_of_this_host(settings: &Arc<Settings>) -> Arc<Settings> {
-    let no_ipv6 = |address: SocketAddr| {
+/// The listener that connections over TLS come to, in messages.
+const RTSP_LISTENER: &str = "RTSP listener";
+const RTSPS_LISTENER: &str = "RTSPS listener";
+const RTP_PORT: &str = "RTP port";
+const RTCP_PORT: &str = "RTCP port";
+
+/// `:8554` means both families, which a host without IPv6 cannot serve.
+fn lacks_ipv6(settings: &Settings) -> bool {
+    [settings.rtsp.address, settings.rtsp.tls_address].into_iter().flatten().any(|address| {
         address.is_ipv6()
             && address.ip().is_unspecified()
-            && std::net::TcpListener::bind(SocketAddr::new(address.ip(), 0)).is_err()
-    };
-    let Some(address) = settings.rtsp.address else { return Arc::clone(settings) };
-    if !no_ipv6(address) {
+            && TcpListener::bind(SocketAddr::new(address.ip(), 0)).is_err()
+    })
+}
+
+/// The settings as this host can serve them: one without IPv6 serves the family that it has.
+pub fn for_this_host(settings: &Arc<Settings>) -> Arc<Settings> {
+    if !lacks_ipv6(settings) {
         return Arc::clone(settings);
     }
-    warn!("[engine] this host has no IPv6: listening on IPv4 only");
     let mut settings = Settings::clone(settings);
     let v4 = |address: SocketAddr| match address.ip().is_unspecified() {
         true => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()),
         false => address,
     };
     settings.rtsp.address = settings.rtsp.address.map(v4);
+    settings.rtsp.tls_address = settings.rtsp.tls_address.map(v4);
     settings.rtsp.rtp_address = v4(settings.rtsp.rtp_address);
     settings.rtsp.rtcp_address = v4(settings.rtsp.rtcp_address);
     Arc::new(settings)
@@ -208,12 +279,8 @@ impl Shard {
     }
 
     /// The line that tells what is served where (contract §8).
-    fn log_listeners(&self) {
+    pub(super) fn log_listeners(&self) {
         let Some(listener) = &self.listener else { return };
-        let port = |address: SocketAddr| match address.ip().is_unspecified() {
-            true => format!(":{}", address.port()),
-            false => address.to_string(),
-        };
         let mut listeners = Vec::new();
         if let Ok(address) = listener.local_addr() {
             listeners.push(format!("{} (TCP/RTSP)", port(address)));
@@ -224,5 +291,20 @@ impl Shard {
         }
         let plural = if listeners.len() == 1 { "" } else { "s" };
         info!("[RTSP] started with listener{plural} on {}", listeners.join(", "));
+    }
+
+    pub(super) fn log_tls_listener(&self) {
+        let address = self.tls_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(address) = address {
+            info!("[RTSPS] started with listener on {} (TCP/RTSPS)", port(address));
+        }
+    }
+}
+
+/// `:8554` for all addresses of a host.
+fn port(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!(":{}", address.port()),
+        false => address.to_string(),
     }
 }

@@ -8,10 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use corecast_hub::roster::{self, ConnTraffic, News};
 use corecast_proto::rtsp::{Method, Request};
 use tracing::info;
+use uuid::Uuid;
 
-use super::{Kind, Mail, Shard, listen, media_io::Event, paths::Origin, plain, slots::Key};
+use super::{
+    Kind, Shard, access::Standing, handover::Identity, media_io::Event, paths::Origin, plain, slots::Key,
+    tls::Tls,
+};
 use crate::sources::rtsp_publish::{self, ChannelMap, IngestError, Taken};
 
 /// A connection holds at most this much that it has not understood, bytes: one message of the largest size allowed,
@@ -23,19 +28,31 @@ const OUTBOX_BYTES_MAX: usize = 512 * 1024;
 const RECEIVES_PER_TURN: usize = 4;
 /// Requests answered per connection and turn.
 const REQUESTS_PER_TURN: usize = 32;
-/// Connections accepted per turn.
-const ACCEPTS_PER_TURN: usize = 64;
+/// Receives per turn of all connections together that are still shaking hands: such a step can take milliseconds.
+const HANDSHAKES_PER_TURN: u32 = 8;
 /// After an error is answered, how long the client may take to close, so that it gets to read the answer.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Connection {
+    pub id: Uuid,
+    /// Since the Unix epoch.
+    pub created: Duration,
+    pub traffic: Arc<ConnTraffic>,
+    pub received_bytes: u64,
+    /// Without what its present reader was sent.
+    pub sent_bytes: u64,
+    /// Who its client is, as far as that was asked.
+    pub standing: Standing,
     pub socket: TcpStream,
     /// As the socket tells it.
     pub peer: SocketAddr,
+    /// `None` when it is not encrypted. All bytes here are those inside.
+    pub tls: Option<Box<Tls>>,
     pub inbox: Vec<u8>,
     pub out: Vec<u8>,
-    out_sent: usize,
+    /// So much of `out` was sent.
+    pub out_sent: usize,
     pub phase: Phase,
     pub session: Option<Key>,
     pub role: Role,
@@ -61,6 +78,10 @@ pub enum Phase {
     Open,
     /// Its request waits for the answer where its path lives.
     AwaitingHome,
+    /// Its request waits for the control plane to say whether it is allowed.
+    AwaitingVerdict {
+        since: Instant,
+    },
     /// Closed from our side; the client is given the time to read our last answer.
     Lingering {
         until: Instant,
@@ -81,23 +102,19 @@ pub enum Role {
     },
 }
 
-/// A connection on its way to another shard.
-pub struct Handover {
-    pub socket: TcpStream,
-    pub peer: SocketAddr,
-    /// Everything received from the unanswered request on.
-    pub inbox: Vec<u8>,
-    /// Answers that did not go out yet.
-    pub out: Vec<u8>,
-    /// The path whose claim led it there.
-    pub claim: Option<Arc<str>>,
-}
-
 impl Connection {
-    fn new(socket: TcpStream, peer: SocketAddr, now: Instant) -> Self {
+    pub fn new(identity: Identity, socket: TcpStream, peer: SocketAddr, now: Instant) -> Self {
+        let Identity { id, created, traffic, received_bytes, sent_bytes, standing, tls } = identity;
         Self {
+            id,
+            created,
+            traffic,
+            received_bytes,
+            sent_bytes,
+            standing,
             socket,
             peer,
+            tls,
             inbox: Vec::new(),
             out: Vec::new(),
             out_sent: 0,
@@ -116,95 +133,86 @@ impl Connection {
         self.socket.as_raw_fd()
     }
 
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The server that it belongs to, as logs name it.
+    pub fn server(&self) -> &'static str {
+        roster::rtsp_server(self.is_encrypted())
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
     /// Everything was sent.
     pub fn is_flushed(&self) -> bool {
-        self.out.is_empty()
+        self.out.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.is_flushed())
+    }
+
+    /// Sends `bytes` at once, as far as the socket takes them; nothing else may be waiting. Returns how many were taken
+    /// over. Over TLS they may still wait for room then: see [`Self::is_flushed`].
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => tls.send(&self.socket, bytes),
+            None => send_plain(&self.socket, bytes),
+        }
     }
 
     /// Sends what is waiting, as far as the socket takes it.
     fn flush(&mut self) -> io::Result<()> {
-        while self.out_sent < self.out.len() {
-            match (&self.socket).write(&self.out[self.out_sent..]) {
-                Ok(count) => self.out_sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        let waiting = &self.out[self.out_sent..];
+        self.out_sent += match &mut self.tls {
+            Some(tls) => tls.send(&self.socket, waiting)?,
+            None => send_plain(&self.socket, waiting)?,
+        };
+        if self.out_sent == self.out.len() {
+            // An idle connection costs no buffer.
+            (self.out, self.out_sent) = (Vec::new(), 0);
         }
-        // An idle connection costs no buffer.
-        (self.out, self.out_sent) = (Vec::new(), 0);
         Ok(())
+    }
+
+    /// Tells the peer that nothing more comes, unless something that should have come before it did not go out.
+    fn end_encryption(&mut self) {
+        if let Some(tls) = &mut self.tls
+            && self.out.is_empty()
+        {
+            tls.end(&self.socket);
+        }
     }
 }
 
+/// Sends as far as the socket takes it; returns how much that was.
+fn send_plain(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match socket.write(&bytes[sent..]) {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
+}
+
 impl Shard {
-    pub(super) fn accept(&mut self) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else { return };
-            match listener.accept() {
-                Ok((socket, peer)) => {
-                    if listen::prepare(&socket).is_ok() {
-                        info!("[RTSP] [conn {}] opened", plain(peer));
-                        let connection = Connection::new(socket, peer, self.now.instant);
-                        self.adopt(connection);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The client gave up before its turn.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // Out of descriptors, most likely: the backlog holds the others until upkeep tries again.
-                    tracing::warn!("[RTSP] accept failed: {error}; raise LimitNOFILE if this repeats");
-                    self.work.accept_stalled = true;
-                    return;
-                }
-            }
-        }
-        self.work.events.push(Event::Readable(Kind::Listener.only()));
-    }
-
-    fn adopt(&mut self, connection: Connection) -> Option<Key> {
-        let (fd, peer) = (connection.fd(), connection.peer);
-        let key = self.connections.insert(connection);
-        if let Err(error) = self.io.watch(fd, Kind::Connection.token(key)) {
-            tracing::warn!("[RTSP] [conn {}] closed: cannot be watched: {error}", plain(peer));
-            self.connections.remove(key);
-            return None;
-        }
-        Some(key)
-    }
-
-    /// Takes over a connection from another shard and goes on with its request.
-    pub(super) fn take_over(&mut self, handover: Handover) {
-        let Handover { socket, peer, inbox, out, claim } = handover;
-        let path = claim.and_then(|path| self.claimed_path(&path));
-        let mut connection = Connection::new(socket, peer, self.now.instant);
-        (connection.inbox, connection.out, connection.spoke) = (inbox, out, true);
-        if let Some(key) = self.adopt(connection) {
-            self.flush_out(key);
-            self.progress(key);
-        }
-        if let Some(path) = path {
-            self.release_path(path);
-        }
-    }
-
-    /// Sends a connection with all that it has not been answered to another shard.
-    pub(super) fn hand_over(&mut self, key: Key, to: usize, claim: Option<Arc<str>>) {
-        let Some(connection) = self.connections.remove(key) else { return };
-        self.io.unwatch(connection.fd(), Kind::Connection.token(key));
-        let Connection { socket, peer, inbox, mut out, out_sent, .. } = connection;
-        out.drain(..out_sent);
-        self.mesh.send(to, Mail::Connection(Box::new(Handover { socket, peer, inbox, out, claim })));
-    }
-
     /// The socket has something, or its end.
     pub(super) fn receive(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.last_heard = self.now.instant;
-        connection.spoke = true;
+        // What is said over TLS is not known yet.
+        connection.spoke |= !connection.is_encrypted();
         if let Phase::Lingering { .. } = connection.phase {
             return self.discard(key);
+        }
+        if connection.is_handshaking() {
+            if self.work.handshakes == HANDSHAKES_PER_TURN {
+                return self.put_off(key);
+            }
+            self.work.handshakes += 1;
         }
         for _ in 0..RECEIVES_PER_TURN {
             match self.receive_once(key) {
@@ -229,10 +237,13 @@ impl Shard {
         }
         let hung_up = connection.hung_up;
         let full = match connection.role {
-            Role::Publishing { path, .. } if connection.inbox.is_empty() => {
+            Role::Publishing { path, .. } if connection.inbox.is_empty() && !connection.is_encrypted() => {
                 let live = self.paths.get_mut(path).and_then(|path| path.live.as_mut());
                 let Some(live) = live else { return Ok(More::No) };
-                rtsp_publish::receive(&mut live.publication, &connection.socket)?
+                let before = live.publication.stream.pending().len();
+                let full = rtsp_publish::receive(&mut live.publication, &connection.socket)?;
+                connection.received_bytes += (live.publication.stream.pending().len() - before) as u64;
+                full
             }
             _ => {
                 let buffer = &mut self.work.scratch;
@@ -242,13 +253,28 @@ impl Shard {
                         return Err(io::Error::other("sent more than a request may hold"));
                     }
                     count => {
-                        connection.inbox.extend_from_slice(&buffer[..count]);
+                        let before = connection.inbox.len();
+                        match &mut connection.tls {
+                            Some(tls) => tls.take(&buffer[..count], &mut connection.inbox)?,
+                            None => connection.inbox.extend_from_slice(&buffer[..count]),
+                        }
+                        let said = connection.inbox.len() - before;
+                        connection.received_bytes += said as u64;
+                        connection.spoke |= said > 0;
                         count == buffer.len()
                     }
                 }
             }
         };
+        if connection.tls.as_ref().is_some_and(|tls| !tls.is_flushed()) {
+            // The next step of a handshake, for one.
+            self.flush_out(key);
+        }
         self.progress(key);
+        let tls = self.connections.get(key).and_then(|connection| connection.tls.as_ref());
+        if tls.is_some_and(|tls| tls.is_peer_closed()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         Ok(if full || hung_up { More::Yes } else { More::No })
     }
 
@@ -400,12 +426,14 @@ impl Shard {
         if matches!(connection.phase, Phase::Lingering { .. }) {
             return;
         }
-        info!("[RTSP] [conn {}] closed: {reason}", plain(connection.peer));
+        info!("[{}] [conn {}] closed: {reason}", connection.server(), plain(connection.peer));
         connection.phase = Phase::Lingering { until: self.now.instant + LINGER };
+        let id = connection.id;
         connection.inbox = Vec::new();
         let role = std::mem::replace(&mut connection.role, Role::Signalling);
         // A full socket keeps its answer; the linger time ends it all the same.
         if connection.is_flushed() {
+            connection.end_encryption();
             let _ = connection.socket.shutdown(Shutdown::Write);
         }
         let session = connection.session.take();
@@ -415,6 +443,8 @@ impl Shard {
         if let Some(session) = session {
             self.connection_left_session(session, key, reason);
         }
+        self.count_connection(key);
+        self.tell(News::ConnClosed { id, reason: reason.to_owned() });
         self.discard(key);
     }
 
@@ -435,19 +465,25 @@ impl Shard {
     /// Ends a connection at once.
     pub(super) fn close(&mut self, key: Key, reason: &str) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !matches!(connection.phase, Phase::Lingering { .. }) {
-            info!("[RTSP] [conn {}] closed: {reason}", plain(connection.peer));
+        let lingers = matches!(connection.phase, Phase::Lingering { .. });
+        if !lingers {
+            info!("[{}] [conn {}] closed: {reason}", connection.server(), plain(connection.peer));
         }
-        let session = connection.session.take();
+        let (id, session) = (connection.id, connection.session.take());
         if let Some(session) = session {
             self.connection_left_session(session, key, reason);
+        }
+        if !lingers {
+            self.count_connection(key);
+            self.tell(News::ConnClosed { id, reason: reason.to_owned() });
         }
         self.drop_connection(key);
     }
 
     pub(super) fn drop_connection(&mut self, key: Key) {
-        let Some(connection) = self.connections.remove(key) else { return };
+        let Some(mut connection) = self.connections.remove(key) else { return };
         self.io.unwatch(connection.fd(), Kind::Connection.token(key));
+        connection.end_encryption();
         // The watch may keep the socket for another moment: the peer is told now.
         let _ = connection.socket.shutdown(Shutdown::Both);
         // A seat knows its descriptor by number: it must not outlive it.
@@ -456,7 +492,8 @@ impl Shard {
         }
         if self.work.accept_stalled {
             self.work.accept_stalled = false;
-            self.work.events.push(Event::Readable(Kind::Listener.only()));
+            let listeners = [Kind::Listener, Kind::TlsListener];
+            self.work.events.extend(listeners.map(|kind| Event::Readable(kind.only())));
         }
     }
 }

@@ -17,7 +17,10 @@ use super::{
     slots::Key,
 };
 use crate::{
-    readers::rtsp_udp::{Sockets, UdpReader},
+    readers::{
+        reported_losses,
+        rtsp_udp::{Sockets, UdpReader},
+    },
     sources::{
         publication::{Plane, track_of},
         rtsp_publish::UdpTrack,
@@ -89,6 +92,11 @@ impl SharedPorts {
         io.watch(self.rtp.as_raw_fd(), Kind::RtpPort.only())?;
         io.watch(self.rtcp.as_raw_fd(), Kind::RtcpPort.only())
     }
+
+    pub fn unwatch(&self, io: &mut super::media_io::MediaIo) {
+        io.unwatch(self.rtp.as_raw_fd(), Kind::RtpPort.only());
+        io.unwatch(self.rtcp.as_raw_fd(), Kind::RtcpPort.only());
+    }
 }
 
 impl Shard {
@@ -102,7 +110,12 @@ impl Shard {
                 Plane::Rtcp => &ports.rtcp,
             };
             match socket.receive(&mut buffer) {
-                Ok(datagram) => self.heard_from(plain(datagram.from), plane == Plane::Rtcp),
+                Ok(datagram) if plane == Plane::Rtcp => {
+                    // A port is of one track: its reports are about one source.
+                    let loss = reported_losses(&buffer[..datagram.length]).next();
+                    self.heard_from(plain(datagram.from), loss, true);
+                }
+                Ok(datagram) => self.heard_from(plain(datagram.from), None, false),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A reader's port that is closed comes back as an error of an earlier send.
                 Err(_) => {}
@@ -117,14 +130,19 @@ impl Shard {
         self.work.scratch = buffer;
     }
 
-    /// A reader lives. If it is none of ours, the other shards are asked, once.
-    pub(super) fn heard_from(&mut self, from: SocketAddr, first_hand: bool) {
+    /// A reader lives, and may report a loss. If it is none of ours, the other shards are asked, once.
+    pub(super) fn heard_from(&mut self, from: SocketAddr, loss: Option<(u32, u32)>, first_hand: bool) {
         match self.udp_addresses.get(&from) {
-            Some(&session) => self.heard(session),
+            Some(&session) => {
+                self.heard(session);
+                if let Some((ssrc, lost)) = loss {
+                    self.on_reported_loss(session, ssrc, lost);
+                }
+            }
             None if first_hand && self.has_other_shards() => {
                 for node in 0..self.control() {
                     if node != self.id {
-                        self.mesh.send_if_room(node, Mail::Heard { from });
+                        self.mesh.send_if_room(node, Mail::Heard { from, loss });
                     }
                 }
             }

@@ -15,6 +15,9 @@ use crate::sources::publication::Plane;
 /// Room for one receive that is not a stream's.
 pub const SCRATCH_BYTES: usize = RECEIVE_BYTES_MAX;
 
+/// At the end, a control thread that takes no mail for this many milliseconds is not waited for.
+const LAST_MAIL_TRIES: u32 = 1000;
+
 impl Shard {
     /// Runs until told to stop.
     ///
@@ -42,6 +45,7 @@ impl Shard {
 
     fn turn(&mut self) {
         self.now = clock::now();
+        self.work.handshakes = 0;
         let mut events = std::mem::take(&mut self.work.events);
         // First of all what did not go out: its bytes are overwritten by the next receive.
         for event in &events {
@@ -80,7 +84,7 @@ impl Shard {
         };
         let Some((kind, key)) = Kind::of(token) else { return };
         match (kind, event) {
-            (Kind::Listener, _) => self.accept(),
+            (Kind::Listener | Kind::TlsListener, _) => self.accept(kind),
             (Kind::Wake, _) => self.mesh.wake_fd().reset(),
             (Kind::RtpPort, _) => self.receive_shared(Plane::Rtp),
             (Kind::RtcpPort, _) => self.receive_shared(Plane::Rtcp),
@@ -97,6 +101,7 @@ impl Shard {
         let Some((kind, key)) = Kind::of(token) else { return };
         let fd = match kind {
             Kind::Listener => self.listener.as_ref().map(AsRawFd::as_raw_fd),
+            Kind::TlsListener => self.tls_listener.as_ref().map(AsRawFd::as_raw_fd),
             Kind::Wake => Some(self.mesh.wake_fd().as_raw_fd()),
             Kind::RtpPort => self.ports.as_ref().map(|ports| ports.sockets().rtp),
             Kind::RtcpPort => self.ports.as_ref().map(|ports| ports.sockets().rtcp),
@@ -121,11 +126,24 @@ impl Shard {
                     self.release_path(path);
                 }
             }
-            Mail::Heard { from } => self.heard_from(from, false),
+            Mail::Heard { from, loss } => self.heard_from(from, loss, false),
             Mail::Demo { path } => self.start_demo(&path),
+            Mail::Verdict { connection, outcome } => self.on_verdict(connection, outcome),
+            Mail::Settings { settings, generation } => {
+                let result = self.apply_settings(settings);
+                let control = self.control();
+                self.mesh.send(control, Mail::SettingsApplied { generation, result });
+            }
+            Mail::Kick { session } => self.kick(session),
             Mail::Stop => self.stopping = true,
             // Questions and reports to the control thread; none comes here.
-            Mail::Claim { .. } | Mail::Release { .. } | Mail::Load { .. } => {}
+            Mail::Claim { .. }
+            | Mail::Release { .. }
+            | Mail::Load { .. }
+            | Mail::News(_)
+            | Mail::Authenticate { .. }
+            | Mail::SettingsApplied { .. }
+            | Mail::Stopped => {}
         }
     }
 
@@ -168,17 +186,33 @@ impl Shard {
     fn end_everything(&mut self) {
         let mut keys = Vec::new();
         self.connections.keys_into(&mut keys);
-        for key in keys {
+        for &key in &keys {
             self.close(key, "terminated");
         }
+        self.end_sessions("terminated", |_| true);
+        self.paths.keys_into(&mut keys);
+        for &key in &keys {
+            self.end_publication(key, "terminated");
+        }
+        let control = self.control();
+        self.mesh.send(control, Mail::Stopped);
         // The listening ports are free for the next start only when the ring has let go of them.
-        if let Some(listener) = self.listener.take() {
-            self.io.unwatch(listener.as_raw_fd(), Kind::Listener.only());
+        for (kind, listener) in
+            [(Kind::Listener, self.listener.take()), (Kind::TlsListener, self.tls_listener.take())]
+        {
+            if let Some(listener) = listener {
+                self.io.unwatch(listener.as_raw_fd(), kind.only());
+            }
         }
         if let Some(ports) = self.ports.take() {
-            self.io.unwatch(ports.sockets().rtp, Kind::RtpPort.only());
-            self.io.unwatch(ports.sockets().rtcp, Kind::RtcpPort.only());
+            ports.unwatch(&mut self.io);
         }
         let _ = self.io.wait(Some(Duration::ZERO), &mut Vec::new());
+        for _ in 0..LAST_MAIL_TRIES {
+            if !self.mesh.flush() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -2,18 +2,21 @@
 
 use std::{
     io,
-    io::Write,
     ops::Range,
     os::fd::RawFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use corecast_hub::cursor::Lapse;
+use corecast_hub::{
+    cursor::Lapse,
+    roster::{SessionTraffic, Slowness},
+};
 use corecast_proto::rtp::header::FIXED_LENGTH;
 use tracing::{info, warn};
 
 use super::{
-    Kind, Shard,
+    Kind, Shard, clock,
     connection::Role,
     datagrams::SharedPorts,
     media_io::{Errno, MediaIo},
@@ -22,6 +25,7 @@ use super::{
     slots::{Key, Slots},
 };
 use crate::readers::{
+    Outbound,
     rtsp_tcp::TcpReader,
     rtsp_udp::{PACE_INTERVAL, Run, Sockets, UdpReader, group_runs, oversize_channels},
     whole_packets,
@@ -32,12 +36,18 @@ const LAPSE_INTERVAL: Duration = Duration::from_secs(1);
 /// Packets of their own for UDP readers are sent when they come to this, bytes.
 const REWRITTEN_BYTES: usize = 256 * 1024;
 
+/// Why a reader is closed whose packet can neither be finished nor left out.
+const OVERWRITTEN: &str = "its place was overwritten in the middle of a packet";
+
 /// A reader over TCP at its place in a shard.
 pub struct TcpSeat {
     pub reader: TcpReader,
     pub connection: Key,
     pub path: Key,
+    pub seating: Seating,
     pub fd: RawFd,
+    /// Its connection is; the stream's bytes cannot go out as they are.
+    pub encrypted: bool,
     /// The last turn in which it got something: one send per turn.
     pub turn: u64,
     /// When the log last named it as too slow.
@@ -48,6 +58,17 @@ pub struct TcpSeat {
 pub struct UdpSeat {
     pub reader: UdpReader,
     pub path: Key,
+    pub seating: Seating,
+}
+
+/// What a reader's seat knows of its session.
+pub struct Seating {
+    pub session: Key,
+    /// What the session was sent before it took this seat.
+    pub before: Outbound,
+    pub traffic: Arc<SessionTraffic>,
+    /// When it asked for media, until it gets some.
+    pub asked: Option<Instant>,
 }
 
 /// What UDP readers get that need packets of their own; buffers are kept from turn to turn.
@@ -118,7 +139,7 @@ impl Shard {
                 connection.out.extend_from_slice(rest);
                 self.await_room(key);
             }
-            None => self.close(key, "its place was overwritten in the middle of a packet"),
+            None => self.close(key, OVERWRITTEN),
         }
     }
 
@@ -137,8 +158,9 @@ impl Shard {
             return;
         };
         warn!(
-            "[RTSP] [conn {}] reader of path '{}' is too slow: {:.1} s behind, {packets} packets skipped, goes on at \
+            "[{}] [conn {}] reader of path '{}' is too slow: {:.1} s behind, {packets} packets skipped, goes on at \
              the next keyframe",
+            connection.server(),
             plain(connection.peer),
             path.name,
             behind.as_secs_f64(),
@@ -153,8 +175,7 @@ impl Shard {
         self.apply_flush_rule();
         self.work.turn += 1;
         self.list_due_seats();
-        self.send_remapped();
-        let Self { io, paths, tcp_seats, udp_seats, ports, work, now, settings, .. } = self;
+        let Self { io, paths, tcp_seats, udp_seats, ports, work, now, settings, gauges, .. } = self;
         let mut batch = io.batch();
         for &key in &work.due {
             let Some(seat) = tcp_seats.get_mut(key) else { continue };
@@ -162,6 +183,7 @@ impl Shard {
             let stream = &live.publication.stream;
             if let Some(bytes) = seat.reader.take(stream, now.instant) {
                 batch.send(seat.fd, Kind::Connection.token(seat.connection), bytes);
+                work.plays.extend(seat.seating.asked.take());
                 if seat.reader.has_more(stream) {
                     work.behind.push(key);
                 }
@@ -186,6 +208,7 @@ impl Shard {
                         continue;
                     }
                     let Some(range) = seat.reader.take_live(stream, now.instant) else { continue };
+                    work.plays.extend(seat.seating.asked.take());
                     let oversize = match &looked_at {
                         Some((of, oversize)) if *of == range => *oversize,
                         _ => {
@@ -216,6 +239,7 @@ impl Shard {
                 };
                 let (stream, tracks) = (&live.publication.stream, &live.publication.tracks);
                 if let Some(range) = seat.reader.take_paced(stream, now.instant) {
+                    work.plays.extend(seat.seating.asked.take());
                     let bytes = stream.get(range.clone()).unwrap_or_default();
                     if seat.reader.needs_rewrite(oversize_channels(bytes, tracks, payload_max)) {
                         work.rewriting.due.push((key, range));
@@ -229,17 +253,26 @@ impl Shard {
             });
         }
         work.flushed.clear();
+        if !work.arrivals.is_empty() || !work.plays.is_empty() {
+            let sent = clock::instant();
+            let us = |since: Instant| sent.saturating_duration_since(since).as_micros() as u64;
+            work.arrivals.drain(..).for_each(|arrival| gauges.relay_latency.observe_us(us(arrival)));
+            work.plays.drain(..).for_each(|asked| gauges.first_media.observe_us(us(asked)));
+        }
         let mut wait = wait;
         if !work.behind.is_empty() {
             wait = Some(Duration::ZERO);
         } else if work.paces {
             wait = Some(wait.map_or(PACE_INTERVAL, |wait| wait.min(PACE_INTERVAL)));
         }
-        if work.rewriting.due.is_empty() {
+        if work.rewriting.due.is_empty() && work.single.is_empty() {
             batch.submit_and_wait(wait, &mut work.events)?;
         } else {
+            // Those who need more work do not keep the others waiting.
             batch.submit()?;
             self.send_rewritten()?;
+            self.send_singly();
+            let wait = if self.work.behind.is_empty() { wait } else { Some(Duration::ZERO) };
             self.io.wait(wait, &mut self.work.events)?;
         }
         self.tell_of_lapses();
@@ -290,7 +323,7 @@ impl Shard {
     fn list_due_seats(&mut self) {
         let Self { work, paths, tcp_seats, .. } = self;
         work.due.clear();
-        work.remapped.clear();
+        work.single.clear();
         let behind = work.behind.drain(..);
         let live = work.flushed.iter().filter_map(|&path| paths.get(path)?.live.as_ref());
         for key in live.flat_map(|live| live.tcp.iter().copied()).chain(behind) {
@@ -298,7 +331,8 @@ impl Shard {
             if seat.reader.is_blocked() || std::mem::replace(&mut seat.turn, work.turn) == work.turn {
                 continue;
             }
-            if seat.reader.is_remapped() { &mut work.remapped } else { &mut work.due }.push(key);
+            let single = seat.encrypted || seat.reader.is_remapped();
+            if single { &mut work.single } else { &mut work.due }.push(key);
         }
     }
 
@@ -311,9 +345,12 @@ impl Shard {
                 continue;
             }
             seat.lapse_told = Some(now);
+            let (session, path) = (seat.seating.session, seat.path);
             if let Some(seat) = self.tcp_seats.get(key) {
                 self.tell_of_lapse(seat, lapse);
             }
+            let behind_ms = lapse.behind.as_millis() as u64;
+            self.tell_slow(session, path, Slowness::Skipped, behind_ms, lapse.packets);
         }
     }
 
@@ -332,8 +369,12 @@ impl Shard {
             let Some(live) = paths.get_mut(key).and_then(|path| path.live.as_mut()) else { continue };
             live.dirty = false;
             let stream = &mut live.publication.stream;
+            let arrival = stream.unflushed_since();
             if stream.flush(now) {
                 work.flushed.push(key);
+                if !(live.tcp.is_empty() && live.udp.is_empty()) {
+                    work.arrivals.extend(arrival);
+                }
             }
             if stream.flush_deadline().is_some() && !std::mem::replace(&mut live.unflushed, true) {
                 work.unflushed.push(key);
@@ -341,40 +382,60 @@ impl Shard {
         }
     }
 
-    /// Readers that want other channels, or not all tracks, get a copy of their own: the slower, correct way.
-    fn send_remapped(&mut self) {
+    /// Readers that want other channels, or not all tracks, get a copy of their own; for those over TLS the stream's
+    /// bytes are encrypted. The slower, correct way.
+    fn send_singly(&mut self) {
         let mut copy = std::mem::take(&mut self.work.copy);
-        while let Some(key) = self.work.remapped.pop() {
+        while let Some(key) = self.work.single.pop() {
             let Some(seat) = self.tcp_seats.get_mut(key) else { continue };
             let connection_key = seat.connection;
             let Some(live) = self.paths.get(seat.path).and_then(|path| path.live.as_ref()) else { continue };
             let Some(connection) = self.connections.get_mut(connection_key) else { continue };
-            let stream = &live.publication.stream;
+            let (stream, now) = (&live.publication.stream, self.now.instant);
             copy.clear();
-            let any = seat.reader.copy_next(stream, self.now.instant, &mut copy);
+            let copies = seat.reader.is_remapped();
+            let bytes = match copies {
+                true => seat.reader.copy_next(stream, now, &mut copy).then_some(copy.as_slice()),
+                false => seat.reader.take(stream, now),
+            };
             if seat.reader.has_lapsed() {
                 self.work.lapsed.push(key);
             }
-            if !any {
-                continue;
-            }
-            let sent = match (&connection.socket).write(&copy) {
+            let Some(bytes) = bytes else { continue };
+            self.work.plays.extend(seat.seating.asked.take());
+            let sent = match connection.send(bytes) {
                 Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(error) => {
                     self.close(connection_key, &error.to_string());
                     continue;
                 }
             };
-            if sent < copy.len() {
-                connection.out.extend_from_slice(&copy[sent..]);
-                seat.reader.block(stream, self.now.instant);
-                self.await_room(connection_key);
-            } else if seat.reader.has_more(stream) {
-                self.work.behind.push(key);
+            if sent == bytes.len() && connection.is_flushed() {
+                if seat.reader.has_more(stream) {
+                    self.work.behind.push(key);
+                }
+                continue;
+            }
+            let rest = match copies || sent == bytes.len() {
+                true => Some(&bytes[sent..]),
+                false => seat.reader.unsent(stream, sent, now),
+            };
+            match rest {
+                Some(rest) => {
+                    connection.out.extend_from_slice(rest);
+                    seat.reader.block(stream, now);
+                    self.await_room(connection_key);
+                }
+                None => self.close(connection_key, OVERWRITTEN),
             }
         }
         self.work.copy = copy;
+        if !self.work.plays.is_empty() {
+            let sent = clock::instant();
+            let first_media = &self.gauges.first_media;
+            let us = |asked: Instant| sent.saturating_duration_since(asked).as_micros() as u64;
+            self.work.plays.drain(..).for_each(|asked| first_media.observe_us(us(asked)));
+        }
     }
 
     /// When the fan-out has something to do although nothing happens.

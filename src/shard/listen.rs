@@ -1,4 +1,5 @@
-//! The shared port: every shard listens on it, and the kernel spreads the connections (`SO_REUSEPORT`).
+//! The shared ports: every shard listens on them, and the kernel spreads the connections (`SO_REUSEPORT`). And who comes
+//! to them.
 
 use std::{
     io,
@@ -6,10 +7,19 @@ use std::{
     time::Duration,
 };
 
+use corecast_hub::roster::{News, rtsp_server};
 use socket2::{Domain, Protocol, Socket, Type};
+use tracing::{info, warn};
+
+use super::{
+    Kind, Shard, connection::Connection, handover::Identity, media_io::Event, plain, slots::Key, tls::Tls,
+};
 
 /// Connections that may wait to be accepted; the kernel clips it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// Connections accepted per turn and listener.
+const ACCEPTS_PER_TURN: usize = 64;
 
 /// How often, and how long apart, an address that is taken is tried again.
 const FREE_TRIES: u32 = 10;
@@ -64,4 +74,71 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
         .with_interval(Duration::from_secs(10))
         .with_retries(3);
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Where a connection comes from.
+#[derive(PartialEq, Eq)]
+pub enum Adopted {
+    New,
+    FromOtherShard,
+}
+
+impl Shard {
+    /// Takes in who came to the plain listener, or to the one of TLS.
+    pub(super) fn accept(&mut self, kind: Kind) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let listener = match kind {
+                Kind::TlsListener => &self.tls_listener,
+                _ => &self.listener,
+            };
+            let Some(listener) = listener else { return };
+            match listener.accept() {
+                Ok((socket, peer)) => self.welcome(socket, peer, kind == Kind::TlsListener),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The client gave up before its turn.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Out of descriptors, most likely: the backlog holds the others until upkeep tries again.
+                    let server = rtsp_server(kind == Kind::TlsListener);
+                    warn!("[{server}] accept failed: {error}; raise LimitNOFILE if this repeats");
+                    self.work.accept_stalled = true;
+                    return;
+                }
+            }
+        }
+        self.work.events.push(Event::Readable(kind.only()));
+    }
+
+    fn welcome(&mut self, socket: TcpStream, peer: SocketAddr, encrypted: bool) {
+        if prepare(&socket).is_err() {
+            return;
+        }
+        let server = rtsp_server(encrypted);
+        let tls = encrypted.then(|| Tls::new(&self.tls, self.now.instant)).transpose();
+        let tls = match tls {
+            Ok(tls) => tls.map(Box::new),
+            Err(error) => return warn!("[{server}] [conn {}] refused: {error}", plain(peer)),
+        };
+        info!("[{server}] [conn {}] opened", plain(peer));
+        let connection = Connection::new(Identity::new(self.now, tls), socket, peer, self.now.instant);
+        if let Some(key) = self.adopt(connection, Adopted::New) {
+            self.tell_conn_opened(key);
+        }
+    }
+
+    /// Takes a connection in, if its socket can be watched.
+    pub(super) fn adopt(&mut self, connection: Connection, from: Adopted) -> Option<Key> {
+        let id = connection.id;
+        let (fd, peer, server) = (connection.fd(), connection.peer, connection.server());
+        let key = self.connections.insert(connection);
+        if let Err(error) = self.io.watch(fd, Kind::Connection.token(key)) {
+            warn!("[{server}] [conn {}] closed: cannot be watched: {error}", plain(peer));
+            self.connections.remove(key);
+            if from == Adopted::FromOtherShard {
+                self.tell(News::ConnClosed { id, reason: format!("cannot be watched: {error}") });
+            }
+            return None;
+        }
+        Some(key)
+    }
 }

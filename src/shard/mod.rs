@@ -4,20 +4,27 @@
 //! where that path lives ([`mesh`]). One loop ([`drive`]) takes what the media ring brings, lets the protocol state
 //! machines work on it, and sends what became due; nothing in here blocks, locks, or allocates per packet and reader.
 
+pub mod access;
 pub mod boot;
 pub mod clock;
 mod connection;
 mod datagrams;
 mod drive;
 mod fan_out;
+mod handover;
+mod host;
+mod ids;
 pub mod listen;
 pub mod media_io;
 pub mod mesh;
+mod news;
 mod paths;
+mod reload;
 mod requests;
 pub mod runtime;
 mod sessions;
 pub mod slots;
+pub mod tls;
 mod upkeep;
 
 use std::{
@@ -27,14 +34,17 @@ use std::{
     time::Instant,
 };
 
-use corecast_hub::{registry::ShardId, settings::Settings};
+use corecast_hub::{gauges::ShardGauges, registry::ShardId, roster::News, settings::Settings};
 use corecast_proto::rtsp::Limits;
+use uuid::Uuid;
 
 use crate::{
     shard::{
-        connection::{Connection, Handover},
+        access::{AccessOutcome, AccessQuestion},
+        connection::Connection,
         datagrams::{SharedPorts, UdpSource},
         fan_out::{TcpSeat, UdpSeat},
+        handover::Handover,
         media_io::{Event, MediaIo},
         mesh::Mesh,
         paths::{DemoCamera, Path},
@@ -58,12 +68,27 @@ pub enum Mail {
     Load { permille: u64 },
     /// Shard to shard: a connection whose path lives there.
     Connection(Box<Handover>),
-    /// Shard to shard: a reader of yours was heard of on a port of ours.
-    Heard { from: SocketAddr },
-    /// Control to shard: run the built-in camera on this path.
+    /// Shard to shard: a reader of yours was heard of on a port of ours, with a source and how many of its packets it
+    /// says it never got.
+    Heard { from: SocketAddr, loss: Option<(u32, u32)> },
+    /// Control to shard: run the built-in camera on this path, if it does not run yet.
     Demo { path: Arc<str> },
-    /// Control to shard: end everything and return.
+    /// Shard to control: something has changed.
+    News(Box<News>),
+    /// Shard to control: may this client have that?
+    Authenticate { connection: Key, question: Box<AccessQuestion> },
+    /// Control to shard: the answer.
+    Verdict { connection: Key, outcome: AccessOutcome },
+    /// Control to shard: go by these settings. Answered by [`Mail::SettingsApplied`].
+    Settings { settings: Arc<Settings>, generation: u64 },
+    /// Shard to control: done, or what could not be had.
+    SettingsApplied { generation: u64, result: Result<(), String> },
+    /// Control to shard: end this session and its connection. Answered by the news of its end, if there is such.
+    Kick { session: Uuid },
+    /// Control to shard: end everything, say so, and return.
     Stop,
+    /// Shard to control: nothing more comes from here.
+    Stopped,
 }
 
 /// See the module.
@@ -71,9 +96,13 @@ pub struct Shard {
     id: ShardId,
     core: usize,
     settings: Arc<Settings>,
+    gauges: Arc<ShardGauges>,
     io: MediaIo,
     mesh: Mesh<Mail>,
     listener: Option<TcpListener>,
+    tls_listener: Option<TcpListener>,
+    /// What connections of the latter have in common.
+    tls: Arc<rustls::ServerConfig>,
     ports: Option<SharedPorts>,
     limits: Limits,
     now: Now,
@@ -106,12 +135,16 @@ struct Work {
     unflushed: Vec<Key>,
     /// Paths whose readers get something in this turn.
     flushed: Vec<Key>,
+    /// When the oldest bytes arrived that go out in this turn, path by path; and when the readers asked for media that
+    /// get their first bytes.
+    arrivals: Vec<Instant>,
+    plays: Vec<Instant>,
     /// Seats with more to send than one turn allows, or that can go on after having been stuck.
     behind: Vec<Key>,
     /// Of the TCP seats that get something in this turn: those that take the stream's bytes, and those that need a
-    /// copy.
+    /// copy, or encryption.
     due: Vec<Key>,
-    remapped: Vec<Key>,
+    single: Vec<Key>,
     /// TCP seats that lost their place in this turn.
     lapsed: Vec<Key>,
     /// UDP seats that are brought to the present at a measured pace, and whether one of them has something due.
@@ -119,6 +152,8 @@ struct Work {
     paces: bool,
     /// Connections with more to read than one turn allows.
     unread: Vec<Key>,
+    /// Receives in this turn of connections that are still shaking hands.
+    handshakes: u32,
     /// UDP sources with a hole in their sequence.
     reordering: Vec<Key>,
     keys: Vec<Key>,
@@ -150,6 +185,7 @@ enum Kind {
     UdpSeat,
     UdpSourceRtp,
     UdpSourceRtcp,
+    TlsListener,
 }
 
 impl Kind {
@@ -172,6 +208,7 @@ impl Kind {
             6 => Self::UdpSeat,
             7 => Self::UdpSourceRtp,
             8 => Self::UdpSourceRtcp,
+            9 => Self::TlsListener,
             _ => return None,
         };
         Some((kind, Key::from_bits(token)))

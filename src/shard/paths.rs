@@ -3,18 +3,23 @@
 use std::{io::Write, sync::Arc, time::Instant};
 
 use corecast_hub::{
+    quota::Pass,
     registry::ShardId,
-    settings::{PathSettings, Source},
+    roster::{self, News, Refusal as Reason, StreamTraffic},
+    settings::{EngineSettings, PathSettings, Source},
     stream::StreamLimits,
 };
 use corecast_media::Track;
-use corecast_proto::rtsp::server::Refusal;
+use corecast_proto::rtsp::{Status, server::Refusal};
 use tracing::{debug, info, warn};
 
-use super::{Mail, Shard, slots::Key};
+use super::{Mail, Shard, clock, slots::Key};
 use crate::{
     readers::{self, rtsp_udp::oversize_channels},
-    sources::{demo::Demo, publication::Publication},
+    sources::{
+        demo::Demo,
+        publication::{Inbound, Publication},
+    },
 };
 
 /// A path of which something is here: a publication, or sessions that are about it.
@@ -44,7 +49,24 @@ pub struct Live {
     pub lost_told: u64,
     pub errors_told: u64,
     pub oversize_told: bool,
+    /// The tracks as the control plane was told of them.
+    pub revision_told: u32,
+    pub traffic: Arc<StreamTraffic>,
+    /// What readers got that have left.
+    pub left_bytes: u64,
+    /// Its place among the streams of its entry, and of the relay.
+    pub active: Option<Pass>,
+    _pass: Pass,
     began: Instant,
+}
+
+/// How streams keep and release their bytes.
+pub fn stream_limits(engine: &EngineSettings) -> StreamLimits {
+    StreamLimits {
+        flush_bytes: engine.flush_bytes,
+        flush_after: engine.flush_after,
+        ring_bytes_max: engine.ring_bytes_max,
+    }
 }
 
 impl Live {
@@ -95,7 +117,7 @@ impl Shard {
     }
 
     fn give_back_claims(&mut self, path: &Arc<str>, claims: u64) {
-        if self.has_other_shards() {
+        if claims > 0 {
             let control = self.control();
             self.mesh.send(control, Mail::Release { path: Arc::clone(path), claims });
         }
@@ -140,6 +162,7 @@ impl Shard {
         &mut self,
         key: Key,
         title: &str,
+        query: &str,
         tracks: &[Track],
         origin: Origin,
     ) -> Result<(), Refusal> {
@@ -151,15 +174,41 @@ impl Shard {
             info!("[path {}] closing existing publisher", path.name);
             self.end_session_and_connection(current, "replaced by another publisher");
         }
-        let limits = StreamLimits {
-            flush_bytes: self.settings.engine.flush_bytes,
-            flush_after: self.settings.engine.flush_after,
-            ring_bytes_max: self.settings.engine.ring_bytes_max,
-        };
+        let (active, pass) = self.admit_stream(key, origin)?;
+        let limits = stream_limits(&self.settings.engine);
         let publication = Publication::new(title, tracks, limits)
             .map_err(|error| Refusal::bad_request(format!("no memory for the stream: {error}")))?;
         let labels = publication.tracks.labels(0..tracks.len());
+        let brought_by = match origin {
+            Origin::Demo => roster::Origin::Demo,
+            Origin::Session(session) => {
+                let entry = self.sessions.get_mut(session);
+                let entry = entry.ok_or_else(|| Refusal::bad_request("the session is gone"))?;
+                // Counts of an earlier RECORD go on from where they were.
+                let traffic = &entry.traffic;
+                entry.received = Inbound {
+                    bytes: traffic.inbound_bytes.get(),
+                    rtp_packets: traffic.inbound_rtp_packets.get(),
+                    rtcp_packets: traffic.inbound_rtcp_packets.get(),
+                    packets_in_error: traffic.inbound_rtp_packets_in_error.get(),
+                };
+                entry.lost_before = traffic.inbound_rtp_packets_lost.get();
+                match entry.encrypted {
+                    true => roster::Origin::RtspsSession(entry.id),
+                    false => roster::Origin::RtspSession(entry.id),
+                }
+            }
+        };
         let path = self.paths.get_mut(key).ok_or_else(|| Refusal::bad_request("the path is gone"))?;
+        let traffic = Arc::<StreamTraffic>::default();
+        let news = News::StreamUp {
+            path: Arc::clone(&path.name),
+            at: clock::system_time(self.now.wall),
+            origin: brought_by,
+            query: query.to_owned(),
+            tracks: publication.tracks.facts(),
+            traffic: Arc::clone(&traffic),
+        };
         path.live = Some(Live {
             publication,
             origin,
@@ -170,16 +219,44 @@ impl Shard {
             lost_told: 0,
             errors_told: 0,
             oversize_told: false,
+            revision_told: 0,
+            traffic,
+            left_bytes: 0,
+            active: Some(active),
+            _pass: pass,
             began: self.now.instant,
         });
         info!("[path {}] stream is available and online, {labels}", path.name);
         debug!("[path {}] lives on core {}", path.name, self.core);
+        self.tell(news);
         Ok(())
+    }
+
+    /// A place among the streams of a path's entry, and one among those of the relay.
+    fn admit_stream(&mut self, key: Key, origin: Origin) -> Result<(Pass, Pass), Refusal> {
+        let path = self.paths.get(key).ok_or_else(|| Refusal::bad_request("the path is gone"))?;
+        let (name, settings, engine) = (&path.name, &path.settings, &self.settings.engine);
+        let active = settings.active.enter(settings.active_max);
+        let pass = engine.streams.enter(engine.streams_max);
+        let (why, limit) = match (active, pass) {
+            (Some(active), Some(pass)) => return Ok((active, pass)),
+            (None, _) => (Reason::MaxActive, "maximum number of active streams reached"),
+            (Some(_), None) => (Reason::MaxStreams, "engine.maxStreams reached"),
+        };
+        let name = Arc::clone(name);
+        if let Origin::Session(session) = origin
+            && let Some(entry) = self.sessions.get(session)
+        {
+            let peer = entry.peer;
+            self.tell_refused(&name, peer, why);
+        }
+        Err(Refusal::new(Status::NOT_ENOUGH_BANDWIDTH, format!("path '{name}': {limit}")))
     }
 
     /// Ends the publication on a path: its readers get what is still unsent, then they are closed.
     pub(super) fn end_publication(&mut self, key: Key, reason: &str) {
         self.flush_last(key);
+        self.count_stream(key);
         let Some(path) = self.paths.get_mut(key) else { return };
         let Some(live) = path.live.take() else { return };
         let name = Arc::clone(&path.name);
@@ -197,6 +274,7 @@ impl Shard {
         );
         // Before the readers are closed: nothing of it can be reached through them any more.
         drop(live);
+        self.tell(News::StreamDown { path: name, reason: reason.to_owned() });
         for reader in readers {
             self.end_session_and_connection(reader, "the stream has ended");
         }
@@ -255,16 +333,26 @@ impl Shard {
     /// Starts the built-in camera on a path that was placed here.
     pub(super) fn start_demo(&mut self, name: &Arc<str>) {
         let Some(path) = self.claimed_path(name) else { return };
-        let is_demo = self.paths.get(path).is_some_and(|path| path.settings.source == Source::Demo);
+        let Some(found) = self.paths.get(path) else { return };
+        if found.live.is_some() {
+            return;
+        }
+        let is_demo = found.settings.source == Source::Demo;
         let demo = match Demo::new(self.now.instant) {
             Ok(demo) if is_demo => demo,
-            Ok(_) => return,
-            Err(error) => return warn!("[path {name}] [demo source] {error}"),
+            Ok(_) => return self.release_path(path),
+            Err(error) => {
+                warn!("[path {name}] [demo source] {error}");
+                return self.release_path(path);
+            }
         };
         info!("[path {name}] [demo source] started");
-        match self.publish(path, "Corecast demo", demo.tracks(), Origin::Demo) {
+        match self.publish(path, "Corecast demo", "", demo.tracks(), Origin::Demo) {
             Ok(()) => self.demos.push(DemoCamera { demo, path }),
-            Err(refusal) => warn!("[path {name}] [demo source] {}", refusal.reason),
+            Err(refusal) => {
+                warn!("[path {name}] [demo source] {}", refusal.reason);
+                self.release_path(path);
+            }
         }
     }
 

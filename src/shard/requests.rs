@@ -13,12 +13,18 @@ use tracing::debug;
 
 use super::{
     Mail, Shard,
+    access::Admission,
     connection::Phase,
+    host::{SessionHost, no_stream},
+    ids::shard_of,
     plain,
-    sessions::{Flow, SessionHost, no_stream, shard_of, short},
+    sessions::Flow,
     slots::Key,
 };
-use crate::readers;
+use crate::{
+    readers,
+    sources::publication::{Plane, track_of},
+};
 
 /// The product's name in the `Server` header.
 const SERVER: &str = "corecast";
@@ -32,37 +38,86 @@ enum Next {
 impl Shard {
     /// Takes the next whole request out of a connection's inbox, if it may be answered here and now.
     pub(super) fn take_request(&mut self, key: Key) -> Option<Request> {
-        let connection = self.connections.get_mut(key)?;
-        let reports = readers::whole_packets(&connection.inbox, usize::MAX);
-        if reports > 0 {
-            // Reports of a reader: it lives. What they say about loss comes with the statistics.
-            connection.inbox.drain(..reports);
-            if let Some(session) = connection.session {
-                self.heard(session);
+        loop {
+            self.take_reports(key);
+            let connection = self.connections.get_mut(key)?;
+            if connection.inbox.first().is_none_or(|&first| first == interleaved::MAGIC) {
+                return None;
             }
-        }
-        let connection = self.connections.get_mut(key)?;
-        if connection.inbox.first().is_none_or(|&first| first == interleaved::MAGIC) {
-            return None;
-        }
-        match parse_request(&connection.inbox, &self.limits) {
-            Ok(Parsed::Incomplete) => None,
-            Ok(Parsed::Complete { value: request, consumed }) => {
-                if let Next::Wait = self.find_home(key, &request) {
+            let (request, consumed) = match parse_request(&connection.inbox, &self.limits) {
+                Ok(Parsed::Incomplete) => return None,
+                Ok(Parsed::Complete { value, consumed }) => (value, consumed),
+                Err(error) => {
+                    self.refuse(key, None, error.status(), &error.to_string());
                     return None;
                 }
-                self.connections.get_mut(key)?.inbox.drain(..consumed);
-                Some(request)
+            };
+            if let Next::Wait = self.find_session(key, &request) {
+                return None;
             }
-            Err(error) => {
-                self.refuse(key, None, error.status(), &error.to_string());
-                None
+            let cseq = request.headers.get("CSeq");
+            match self.admit(key, &request) {
+                Admission::Go => {}
+                Admission::Wait => return None,
+                Admission::Denied { reason } => {
+                    self.refuse_denied(key, cseq, &reason);
+                    return None;
+                }
+                Admission::Challenge => {
+                    // The client is to try again, on this connection.
+                    self.connections.get_mut(key)?.inbox.drain(..consumed);
+                    let challenge = self.challenge(key);
+                    self.send_response(key, cseq, &challenge);
+                    self.flush_out(key);
+                    continue;
+                }
+            }
+            if let Next::Wait = self.find_home(key, &request) {
+                return None;
+            }
+            self.connections.get_mut(key)?.inbox.drain(..consumed);
+            return Some(request);
+        }
+    }
+
+    /// Takes a reader's reports out of its connection's inbox: it lives, and may have lost packets on the way.
+    fn take_reports(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let length = readers::whole_packets(&connection.inbox, usize::MAX);
+        if length == 0 {
+            return;
+        }
+        let reports = readers::packets(&connection.inbox[..length]);
+        let rtcp = reports.filter(|&(channel, _)| track_of(channel).1 == Plane::Rtcp);
+        let losses: Vec<_> = rtcp.flat_map(|(_, packet)| readers::reported_losses(packet)).collect();
+        connection.inbox.drain(..length);
+        if let Some(session) = connection.session {
+            self.heard(session);
+            for (ssrc, lost) in losses {
+                self.on_reported_loss(session, ssrc, lost);
             }
         }
     }
 
-    /// Brings a connection to the shard where its path or session lives. `Wait`: it is on its way, or the question
-    /// is; the request stays in the inbox.
+    /// Brings a connection to the shard where the session lives that its request names.
+    fn find_session(&mut self, key: Key, request: &Request) -> Next {
+        let Some(connection) = self.connections.get(key) else { return Next::Wait };
+        if !self.has_other_shards() || connection.session.is_some() {
+            return Next::Go;
+        }
+        let Some(header) = request.headers.get("Session") else { return Next::Go };
+        let shard = shard_of(session_id(header)).filter(|&shard| shard != self.id);
+        match shard.filter(|&shard| shard < self.control()) {
+            Some(shard) => {
+                self.hand_over(key, shard, None);
+                Next::Wait
+            }
+            None => Next::Go,
+        }
+    }
+
+    /// Brings a connection to the shard where its path lives. `Wait`: it is on its way, or the question is; the request
+    /// stays in the inbox.
     fn find_home(&mut self, key: Key, request: &Request) -> Next {
         if !self.has_other_shards() {
             return Next::Go;
@@ -76,16 +131,8 @@ impl Shard {
             // Nothing came of it yet, a refused transport at most: the path may live elsewhere.
             self.end_session(session, "never had a path");
         }
-        let Some(connection) = self.connections.get_mut(key) else { return Next::Wait };
-        if let Some(header) = request.headers.get("Session") {
-            let shard = shard_of(session_id(header)).filter(|&shard| shard != self.id);
-            return match shard.filter(|&shard| shard < self.control()) {
-                Some(shard) => {
-                    self.hand_over(key, shard, None);
-                    Next::Wait
-                }
-                None => Next::Go,
-            };
+        if request.headers.get("Session").is_some() {
+            return Next::Go;
         }
         let Some(stream) = stream_of(request) else { return Next::Go };
         let name = stream.name();
@@ -96,6 +143,7 @@ impl Shard {
         let Ok(settings) = self.settings.paths.lookup(&name) else { return Next::Go };
         let pinned =
             settings.core.and_then(|core| self.settings.engine.cores.iter().position(|&c| c == core));
+        let Some(connection) = self.connections.get_mut(key) else { return Next::Wait };
         connection.phase = Phase::AwaitingHome;
         let control = self.control();
         self.mesh.send(control, Mail::Claim { path: Arc::from(&*name), pinned, connection: key });
@@ -105,7 +153,8 @@ impl Shard {
     /// Answers one request.
     pub(super) fn answer(&mut self, key: Key, request: &Request) {
         let Some(connection) = self.connections.get(key) else { return };
-        debug!("[RTSP] [conn {}] [c->s] {} {}", plain(connection.peer), request.method.as_str(), request.url);
+        let (server, peer) = (connection.server(), plain(connection.peer));
+        debug!("[{server}] [conn {peer}] [c->s] {} {}", request.method.as_str(), request.url);
         let Some(cseq) = request.headers.get("CSeq").map(str::to_owned) else {
             return self.refuse(key, None, Status::BAD_REQUEST, "CSeq is missing");
         };
@@ -117,7 +166,7 @@ impl Shard {
             Method::Options if !has_session => {
                 Ok((Response::new(Status::OK).header("Public", PUBLIC_METHODS), Vec::new()))
             }
-            Method::Describe => self.describe(request).map(|response| (response, Vec::new())),
+            Method::Describe => self.describe(key, request).map(|response| (response, Vec::new())),
             Method::Other(method) => {
                 Err(Refusal::new(Status::NOT_IMPLEMENTED, format!("unsupported method '{method}'")))
             }
@@ -135,10 +184,15 @@ impl Shard {
             Ok((response, after_answer)) => {
                 self.send_response(key, Some(&cseq), &response);
                 if let Some(connection) = self.connections.get_mut(key) {
+                    connection.sent_bytes += after_answer.len() as u64;
                     connection.out.extend_from_slice(&after_answer);
-                    self.flush_out(key);
+                }
+                // Told before the client knows: whoever asks the API after an answer finds what it was about.
+                if let Some(session) = addressed {
+                    self.tell_session(session);
                 }
                 self.end_if_torn_down(addressed, key);
+                self.flush_out(key);
             }
             Err(refusal) if refusal.status == Status::UNSUPPORTED_TRANSPORT => {
                 // The client may ask for another transport.
@@ -157,7 +211,8 @@ impl Shard {
 
     fn send_response(&mut self, key: Key, cseq: Option<&str>, response: &Response) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        debug!("[RTSP] [conn {}] [s->c] {}", plain(connection.peer), response.status.0);
+        let (server, peer) = (connection.server(), plain(connection.peer));
+        debug!("[{server}] [conn {peer}] [s->c] {}", response.status.0);
         let mut framed = Response::new(response.status);
         if let Some(cseq) = cseq {
             framed = framed.header("CSeq", cseq);
@@ -167,13 +222,18 @@ impl Shard {
             framed = framed.header(name, value);
         }
         framed.body.clone_from(&response.body);
+        let before = connection.out.len();
         framed.write_to(&mut connection.out);
+        connection.sent_bytes += (connection.out.len() - before) as u64;
     }
 
-    fn describe(&mut self, request: &Request) -> Result<Response, Refusal> {
+    fn describe(&mut self, key: Key, request: &Request) -> Result<Response, Refusal> {
         let stream = strip_trailing_slash(stream_url(request)?);
         let name = stream.name();
         self.settings.paths.lookup(&name).map_err(|error| Refusal::bad_request(error.to_string()))?;
+        if !self.may_describe(key, &stream, request) {
+            return Err(Refusal::new(Status::UNAUTHORIZED, "a description cannot be had while publishing"));
+        }
         let path = self.path_names.get(&*name).and_then(|&key| self.paths.get(key));
         let live = path.and_then(|path| path.live.as_ref()).ok_or_else(|| no_stream(&name))?;
         Ok(Response::new(Status::OK)
@@ -205,6 +265,10 @@ impl Shard {
         else {
             return Err(not_found());
         };
+        // The two servers know nothing of each other.
+        if entry.encrypted != connection.is_encrypted() {
+            return Err(not_found());
+        }
         if plain(entry.peer).ip() != plain(connection.peer).ip() {
             return Err(Refusal::bad_request("the session belongs to another client"));
         }
@@ -219,6 +283,7 @@ impl Shard {
             if let Some(old) = old.and_then(|old| self.connections.get_mut(old)) {
                 old.session = None;
             }
+            self.tell_session(found);
         }
         Ok(found)
     }
@@ -232,14 +297,23 @@ impl Shard {
         let gone = || Refusal::new(Status::SESSION_NOT_FOUND, "session not found");
         let entry = self.sessions.get_mut(session_key).ok_or_else(gone)?;
         entry.last_heard = self.now.instant;
+        if entry.path.is_none() {
+            let standing = self.connections.get(key).map(|connection| &connection.standing);
+            entry.user = standing.map(|standing| standing.user().to_owned()).unwrap_or_default();
+        }
+        if let Some(user_agent) = request.headers.get("User-Agent").filter(|name| *name != entry.user_agent) {
+            user_agent.clone_into(&mut entry.user_agent);
+        }
+        let (short_id, encrypted) = (entry.short_id(), entry.encrypted);
         let (peer, mut session) = (entry.peer, entry.session.take().ok_or_else(gone)?);
-        let short_id = short(session.id()).to_owned();
         let mut host = SessionHost {
             shard: self,
             key: session_key,
             connection: key,
             peer,
+            encrypted,
             short_id,
+            query: session.stream().map(|stream| stream.query.clone()).unwrap_or_default(),
             after_answer: Vec::new(),
         };
         let result = session.handle(request, &mut host);

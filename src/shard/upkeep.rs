@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use corecast_hub::roster::Slowness;
 use tracing::warn;
 
 use super::{
-    Mail, Shard,
+    Kind, Mail, Shard,
     connection::Phase,
     media_io::thread_cpu_time,
     plain,
@@ -29,7 +30,8 @@ impl Shard {
         self.work.next_upkeep = Some(now + INTERVAL);
         self.work.upkeep_round += 1;
         if std::mem::take(&mut self.work.accept_stalled) {
-            self.accept();
+            self.accept(Kind::Listener);
+            self.accept(Kind::TlsListener);
         }
         self.check_connections();
         self.check_sessions();
@@ -45,9 +47,19 @@ impl Shard {
         for &key in &keys {
             let Some(connection) = self.connections.get(key) else { continue };
             let silent = now.duration_since(connection.last_heard);
+            let tls = connection.tls.as_ref();
+            if tls
+                .and_then(|tls| tls.handshaking_for(now))
+                .is_some_and(|time| time > self.settings.read_timeout)
+            {
+                self.close(key, "no TLS handshake within readTimeout");
+                continue;
+            }
+            self.count_connection(key);
             match connection.phase {
                 Phase::Lingering { until } if until <= now => self.drop_connection(key),
                 Phase::Lingering { .. } => {}
+                Phase::AwaitingVerdict { since } => self.check_verdict(key, since),
                 Phase::AwaitingHome | Phase::Open if connection.session.is_some() => {}
                 // A client that never says anything is not waited for.
                 Phase::AwaitingHome | Phase::Open if !connection.spoke => {
@@ -105,15 +117,17 @@ impl Shard {
             if stuck <= self.settings.write_timeout {
                 continue;
             }
-            let (connection, path) = (seat.connection, seat.path);
+            let (connection, path, session) = (seat.connection, seat.path, seat.seating.session);
             if let (Some(path), Some(connection)) = (self.paths.get(path), self.connections.get(connection)) {
                 warn!(
-                    "[RTSP] [conn {}] reader of path '{}' took nothing for {:.1} s: closed",
+                    "[{}] [conn {}] reader of path '{}' took nothing for {:.1} s: closed",
+                    connection.server(),
                     plain(connection.peer),
                     path.name,
                     stuck.as_secs_f64(),
                 );
             }
+            self.tell_slow(session, path, Slowness::Closed, 0, 0);
             self.close(connection, "nothing could be written within writeTimeout");
         }
         self.work.keys = keys;
@@ -124,6 +138,8 @@ impl Shard {
         let mut keys = std::mem::take(&mut self.work.keys);
         self.paths.keys_into(&mut keys);
         for &key in &keys {
+            self.count_stream(key);
+            self.tell_tracks(key);
             let Some(path) = self.paths.get_mut(key) else { continue };
             let Some(live) = &mut path.live else { continue };
             if live.publication.report_time(now) {
@@ -165,8 +181,9 @@ impl Shard {
         let spent = thread_cpu_time();
         let used = spent.saturating_sub(self.work.cpu_at_upkeep);
         self.work.cpu_at_upkeep = spent;
+        let permille = (used.as_micros() / INTERVAL.as_millis()) as u64;
+        self.show_gauges(permille, spent);
         if self.has_other_shards() {
-            let permille = (used.as_micros() / INTERVAL.as_millis()) as u64;
             let control = self.control();
             self.mesh.send(control, Mail::Load { permille });
         }

@@ -6,8 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use corecast_hub::stream::{LeadFacts, PacketFacts, Stream, StreamLimits};
-use corecast_media::{ClockRate, Codec, Kind, Track};
+use corecast_hub::{
+    roster::TrackFacts,
+    stream::{LeadFacts, PacketFacts, Stream, StreamLimits},
+};
+use corecast_media::{ClockRate, Codec, Kind, Track, codec::props::CodecProps};
 use corecast_proto::{
     rtp::{
         header,
@@ -72,6 +75,8 @@ pub struct Tracks {
     lead: Option<usize>,
     /// As readers get it.
     description: String,
+    /// How often the description has changed.
+    revision: u32,
     first_packet: Option<Instant>,
     /// The publisher last told the time then.
     time_told: Option<Instant>,
@@ -108,6 +113,7 @@ impl Publication {
                 states: tracks.iter().cloned().map(TrackState::new).collect(),
                 lead,
                 description: sdp::write(title, tracks),
+                revision: 0,
                 first_packet: None,
                 time_told: None,
             },
@@ -163,6 +169,34 @@ impl Tracks {
     /// The SDP that readers get.
     pub fn description(&self) -> &str {
         &self.description
+    }
+
+    /// Another one whenever the tracks are described differently.
+    pub fn revision(&self) -> u32 {
+        self.revision
+    }
+
+    /// The tracks as the API shows them.
+    pub fn facts(&self) -> Vec<TrackFacts> {
+        let of = |TrackState { track, .. }: &TrackState| {
+            let key = if track.codec == Codec::H265 { "sprop-sps" } else { "sprop-parameter-sets" };
+            let sps = match track.codec {
+                Codec::H264 | Codec::H265 => sdp::fmtp::parameter_sets(&track.fmtp, key),
+                _ => Vec::new(),
+            };
+            let props = CodecProps::of(track, |name| sdp::fmtp::get(&track.fmtp, name), sps);
+            TrackFacts { codec: track.codec.label(), props }
+        };
+        self.states.iter().map(of).collect()
+    }
+
+    /// Interarrival jitter in thousandths of a tick, the mean of the tracks that have any packets.
+    pub fn jitter_milli(&self) -> u64 {
+        let (mut sum, mut count) = (0, 0);
+        for jitter in self.states.iter().filter_map(|state| state.receiver.jitter_milli()) {
+            (sum, count) = (sum + jitter, count + 1);
+        }
+        sum.checked_div(count).unwrap_or(0)
     }
 
     /// How many tracks there are.
@@ -229,6 +263,7 @@ impl Tracks {
                     if facts.parameter_sets && state.follow_parameter_sets(body) {
                         let tracks: Vec<_> = self.states.iter().map(|state| state.track.clone()).collect();
                         self.description = sdp::write(&self.title, &tracks);
+                        self.revision = self.revision.wrapping_add(1);
                     }
                     let (timestamp_wrapped, marker, key) = (header.timestamp, header.marker, facts.key);
                     lead = Some(LeadFacts { timestamp_wrapped, marker, key });
@@ -370,4 +405,49 @@ pub fn channel_of(track: usize, plane: Plane) -> u8 {
 /// The inverse of [`channel_of`].
 pub fn track_of(channel: u8) -> (usize, Plane) {
     (usize::from(channel / 2), if channel.is_multiple_of(2) { Plane::Rtp } else { Plane::Rtcp })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One H.264 NAL unit in a packet of its own (RFC 6184 §5.6).
+    fn packet(sequence: u8, nal: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x80, 96, 0, sequence, 0, 0, 0, 1, 0, 0, 0, 9];
+        packet.extend_from_slice(nal);
+        packet
+    }
+
+    #[test]
+    fn a_picture_size_that_comes_with_the_pictures_changes_what_is_told_of_the_track() {
+        let track = Track {
+            kind: Kind::Video,
+            codec: Codec::H264,
+            payload_type: 96,
+            clock_rate: 90_000,
+            channels: None,
+            encoding: "H264".to_owned(),
+            fmtp: "packetization-mode=1".to_owned(),
+            control: String::new(),
+        };
+        let limits = StreamLimits {
+            flush_bytes: 1 << 16,
+            flush_after: Duration::from_millis(5),
+            ring_bytes_max: 1 << 20,
+        };
+        let now = Now { instant: Instant::now(), wall: Duration::from_secs(1) };
+        let mut publication = Publication::new("cam", &[track], limits).unwrap();
+        let sps = sdp::base64::decode("Z01AHtoCgL/lwEQAAAMABAAAAwDIPFi6gA==").unwrap();
+        publication.append(0, Plane::Rtp, &packet(1, &sps), now);
+        let unknown = publication.tracks.facts();
+        assert!(matches!(unknown[0].props, CodecProps::Video { width: 0, height: 0, .. }), "{unknown:?}");
+        publication.append(0, Plane::Rtp, &packet(2, &[0x68, 0xef, 0x3c, 0x80]), now);
+        let revision = publication.tracks.revision();
+        assert_eq!(revision, 1);
+        let want = CodecProps::Video { width: 640, height: 360, profile: "Main".into(), level: "3".into() };
+        assert_eq!(publication.tracks.facts(), [TrackFacts { codec: "H264", props: want }]);
+        // The same again is no news.
+        publication.append(0, Plane::Rtp, &packet(3, &sps), now);
+        assert_eq!(publication.tracks.revision(), revision);
+    }
 }

@@ -57,8 +57,9 @@ impl Uring {
     }
 
     pub fn unwatch(&mut self, token: Token) {
+        // Not `PollRemove`: it fails for a watch that has just been woken, which would then hold its socket for ever.
         for tag in [TAG_READABLE, TAG_WRITABLE] {
-            let remove = opcode::PollRemove::new(tag | token)
+            let remove = opcode::AsyncCancel::new(tag | token)
                 .build()
                 .flags(squeue::Flags::SKIP_SUCCESS)
                 .user_data(TAG_IGNORED);

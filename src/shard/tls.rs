@@ -1,0 +1,177 @@
+//! RTSP over TLS: what an encrypted connection has between its socket and its requests.
+//!
+//! rustls as a state machine: it is given what was received and asked for what to send, and never touches a socket by
+//! itself. So a handshake takes its steps when the socket is ready, as everything here, and goes with its connection
+//! from shard to shard. Media is encrypted straight out of the stream's ring, for each reader anew; rustls takes memory
+//! for each record (of 16 KiB at most), which is freed when the record has gone out.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    net::TcpStream,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use rustls::{
+    ServerConfig, ServerConnection,
+    crypto::ring,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+/// The certificate that new connections are shown, and its key. The control plane replaces it while connections come:
+/// those that are there keep theirs.
+#[derive(Debug, Default)]
+pub struct CurrentCertificate(ArcSwapOption<CertifiedKey>);
+
+impl CurrentCertificate {
+    pub fn set(&self, certificate: CertifiedKey) {
+        self.0.store(Some(Arc::new(certificate)));
+    }
+}
+
+impl ResolvesServerCert for CurrentCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load_full()
+    }
+}
+
+/// What all shards' encrypted connections have in common: TLS 1.2 and 1.3, without client certificates. Sessions are
+/// not resumed: RTSP clients stay, and memory of sessions would be shared by the shards, under a lock.
+///
+/// # Errors
+/// When the cryptography in use cannot serve those versions.
+pub fn server_config(certificate: Arc<CurrentCertificate>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// See the module. Holds at most 64 KiB that did not go out, and one message that is not complete.
+pub struct Tls {
+    session: ServerConnection,
+    since: Instant,
+    peer_closed: bool,
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug)]
+pub struct TlsError {
+    error: rustls::Error,
+    handshaking: bool,
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            rustls::Error::InvalidMessage(_) if self.handshaking => write!(
+                f,
+                "it does not speak TLS ({}): clients that do not encrypt belong on rtspAddress",
+                self.error
+            ),
+            error if self.handshaking => write!(f, "TLS handshake failed: {error}"),
+            error => write!(f, "TLS: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+impl From<TlsError> for io::Error {
+    fn from(error: TlsError) -> Self {
+        Self::other(error)
+    }
+}
+
+impl Tls {
+    /// Of a connection that was accepted at `now`.
+    ///
+    /// # Errors
+    /// When `config` cannot serve anybody.
+    pub fn new(config: &Arc<ServerConfig>, now: Instant) -> Result<Self, rustls::Error> {
+        let session = ServerConnection::new(Arc::clone(config))?;
+        Ok(Self { session, since: now, peer_closed: false })
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
+    /// For how long it has been shaking hands; `None` when that is done.
+    pub fn handshaking_for(&self, now: Instant) -> Option<Duration> {
+        self.is_handshaking().then(|| now.duration_since(self.since))
+    }
+
+    /// The peer has said that nothing more comes from it.
+    pub fn is_peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// Nothing waits for room in the socket.
+    pub fn is_flushed(&self) -> bool {
+        !self.session.wants_write()
+    }
+
+    /// Takes in bytes from the socket and appends what they say to `plain`, never more bytes than there were. There may
+    /// be something to send afterwards: [`Self::send`].
+    ///
+    /// # Errors
+    /// When it makes no sense; what to tell the peer of it is sent by [`Self::end`].
+    pub fn take(&mut self, mut received: &[u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
+        let handshaking = self.is_handshaking();
+        while !received.is_empty() && !self.peer_closed {
+            let fed = self.session.read_tls(&mut received);
+            let fed = fed.map_err(|error| rustls::Error::General(error.to_string()));
+            let state = fed.and_then(|_| self.session.process_new_packets());
+            let state = state.map_err(|error| TlsError { error, handshaking })?;
+            self.peer_closed = state.peer_has_closed();
+            let ready = state.plaintext_bytes_to_read() as u64;
+            // All of it is there, so that it cannot fail.
+            let _ = self.session.reader().take(ready).read_to_end(plain);
+        }
+        Ok(())
+    }
+
+    /// Sends what is waiting, then `plain`, as far as the socket takes it. Returns how much of `plain` was taken over:
+    /// all that is left is to be given again once the socket has room. What was taken over may wait here for room too:
+    /// [`Self::is_flushed`].
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn send(&mut self, socket: &TcpStream, plain: &[u8]) -> io::Result<usize> {
+        let mut taken = 0;
+        loop {
+            while self.session.wants_write() {
+                match self.session.write_tls(&mut &*socket) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(taken),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if taken == plain.len() {
+                return Ok(taken);
+            }
+            match self.session.writer().write(&plain[taken..])? {
+                0 => return Err(io::Error::other("the TLS session is over")),
+                count => taken += count,
+            }
+        }
+    }
+
+    /// Says that nothing more comes, if the socket has room for it.
+    pub fn end(&mut self, socket: &TcpStream) {
+        self.session.send_close_notify();
+        let _ = self.send(socket, &[]);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,15 +2,20 @@
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
     time::Duration,
 };
 
-use corecast_hub::settings::{EngineSettings, MediaIoChoice, Park, PathTable, RtspSettings, Settings};
+use corecast_hub::{
+    quota::Quota,
+    settings::{Access, Challenge, EngineSettings, MediaIoChoice, Park, PathTable, RtspSettings, Settings},
+};
 
 use super::{
     error::{At, Report},
     section::Layers,
+    size,
     typed::Typed,
 };
 use crate::observe::log::{Destination, Level, LogSettings};
@@ -20,25 +25,17 @@ const FLUSH_BYTES: (u64, u64) = (2 << 10, 16 << 20);
 /// Smallest and largest `ringMax`: below, no keyframe fits; above, a few cameras fill any memory.
 const RING_BYTES: (u64, u64) = (1 << 20, 1 << 30);
 
-pub(super) fn log_settings(global: Layers<'_>, report: &mut Report) -> LogSettings {
+pub(super) fn log_settings(global: Layers<'_>) -> LogSettings {
     let mut destinations = Vec::new();
     for word in global.words("logDestinations") {
         let destination = match word {
             "file" => Destination::File,
-            "syslog" => {
-                let message = "'logDestinations' has syslog, which is not served by this version yet";
-                report.warn(&global.get("logDestinations").at, message);
-                continue;
-            }
+            "syslog" => Destination::Syslog,
             _ => Destination::Stdout,
         };
         if !destinations.contains(&destination) {
             destinations.push(destination);
         }
-    }
-    // Asked for syslog alone: silence would be the worst answer.
-    if destinations.is_empty() && global.words("logDestinations").next().is_some() {
-        destinations.push(Destination::Stdout);
     }
     LogSettings {
         level: match global.text("logLevel") {
@@ -54,7 +51,7 @@ pub(super) fn log_settings(global: Layers<'_>, report: &mut Report) -> LogSettin
     }
 }
 
-/// The settings as a whole, but for the paths.
+/// The settings as a whole, but for the paths and for whom they let in.
 pub(super) fn settings(global: Layers<'_>, engine: EngineSettings, report: &mut Report) -> Settings {
     let udp_read_buffer = usize::try_from(global.int("udpReadBufferSize")).unwrap_or(0);
     Settings {
@@ -64,6 +61,7 @@ pub(super) fn settings(global: Layers<'_>, engine: EngineSettings, report: &mut 
         udp_read_buffer_bytes: NonZeroUsize::new(udp_read_buffer),
         rtsp: rtsp(global, report),
         engine,
+        access: Access { publish_open: false, read_open: false, challenges: vec![Challenge::Basic] },
         paths: PathTable::default(),
     }
 }
@@ -80,9 +78,14 @@ fn rtsp(global: Layers<'_>, report: &mut Report) -> RtspSettings {
         report
             .warn(&transports.at, "'rtspTransports' has multicast, which is not served by this version yet");
     }
-    if enabled {
-        check_encryption(global, report);
+    let encryption = global.text("rtspEncryption");
+    let (plain, encrypted) = (enabled && encryption != "strict", enabled && encryption != "no");
+    if encrypted && !tcp {
+        let message = "'rtspTransports' lacks tcp: this version serves encrypted media over TCP only, so that nobody can \
+                       read or publish on rtspsAddress";
+        report.warn(&transports.at, message);
     }
+    let tls_address = address(global, "rtspsAddress", encrypted, report);
     let address = address(global, "rtspAddress", enabled, report);
     let rtp_address = self::address(global, "rtpAddress", enabled && udp, report);
     let rtcp_address = self::address(global, "rtcpAddress", enabled && udp, report);
@@ -98,38 +101,30 @@ fn rtsp(global: Layers<'_>, report: &mut Report) -> RtspSettings {
             report.error(&global.get("rtcpAddress").at, message);
         }
     }
-    // As in MediaMTX, strict closes the plain port, whether or not an encrypted one can be opened.
-    let plain = enabled && global.text("rtspEncryption") != "strict";
-    RtspSettings { address: plain.then_some(address), rtp_address, rtcp_address, udp, tcp }
-}
-
-/// Nobody who asked for encryption gets plain RTSP without being told.
-fn check_encryption(global: Layers<'_>, report: &mut Report) {
-    let at = &global.get("rtspEncryption").at;
-    match global.text("rtspEncryption") {
-        "strict" => report.warn(
-            at,
-            "'rtspEncryption' is strict, but this version does not serve TLS yet: NOTHING LISTENS for RTSP; set it to \
-             no, on a private network, to serve it unencrypted",
-        ),
-        "optional" => report.warn(
-            at,
-            "'rtspEncryption' is optional, but this version does not serve TLS yet: RTSP is served UNENCRYPTED on \
-             rtspAddress and nothing listens on rtspsAddress",
-        ),
-        _ => {}
+    RtspSettings {
+        address: plain.then_some(address),
+        tls_address: encrypted.then_some(tls_address),
+        rtp_address,
+        rtcp_address,
+        udp,
+        tcp,
     }
 }
 
-/// `available` are the cores this process may use.
-pub(super) fn engine(engine: Layers<'_>, available: &[usize], report: &mut Report) -> EngineSettings {
+/// `available` are the cores this process may use; `before` counts go on counting.
+pub(super) fn engine(
+    engine: Layers<'_>,
+    available: &[usize],
+    before: Option<&EngineSettings>,
+    report: &mut Report,
+) -> EngineSettings {
     let flush_bytes = bounded_size(engine, "flushBytes", FLUSH_BYTES, report);
     let ring_bytes_max = bounded_size(engine, "ringMax", RING_BYTES, report);
     if flush_bytes > ring_bytes_max {
         // Blames the one that was set; if both were, the file shows it either way.
         let (flush, ring) = (&engine.get("flushBytes").at, &engine.get("ringMax").at);
         let at = if *flush == At::Nowhere { ring } else { flush };
-        report.error(at, "'flushBytes' must not be larger than 'ringMax'");
+        report.error(at, "'flushBytes' is larger than 'ringMax': expected the reverse");
     }
     EngineSettings {
         cores: cores(engine, available, report),
@@ -144,7 +139,34 @@ pub(super) fn engine(engine: Layers<'_>, available: &[usize], report: &mut Repor
         ring_bytes_max,
         reader_lag_max: positive_duration(engine, "readerLagMax", report),
         reorder_wait: bounded_duration(engine, "reorderWait", Duration::from_secs(5), report),
+        streams_max: limit(engine, "maxStreams"),
+        streams: before.map_or_else(Quota::default, |before| before.streams.clone()),
+        readers_max: limit(engine, "maxReaders"),
+        readers: before.map_or_else(Quota::default, |before| before.readers.clone()),
     }
+}
+
+/// A count of which 0 means that there is no limit.
+pub(super) fn limit(layers: Layers<'_>, name: &str) -> Option<NonZeroU32> {
+    u32::try_from(layers.int(name)).ok().and_then(NonZeroU32::new)
+}
+
+/// `engine.stateDir`, which must not depend on where the program was started.
+pub(super) fn state_dir(engine: Layers<'_>, report: &mut Report) -> Option<PathBuf> {
+    let text = engine.text("stateDir");
+    if text.is_empty() {
+        return None;
+    }
+    if !text.starts_with('/') {
+        let message = format!("'stateDir' is '{text}': expected an absolute path, such as /var/lib/corecast");
+        report.error(engine.at("stateDir"), message);
+    }
+    Some(text.into())
+}
+
+/// The port of `rtspAddress`, which hooks are told even when nothing listens there; 0 when there is none.
+pub(super) fn rtsp_port(global: Layers<'_>) -> u16 {
+    global.text("rtspAddress").rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(0)
 }
 
 fn cores(engine: Layers<'_>, available: &[usize], report: &mut Report) -> Vec<usize> {
@@ -197,12 +219,14 @@ fn duration_ns(section: Layers<'_>, name: &str) -> i64 {
     }
 }
 
+/// A duration that was checked elsewhere; negative ones are zero.
+pub(super) fn duration(section: Layers<'_>, name: &str) -> Duration {
+    Duration::from_nanos(u64::try_from(duration_ns(section, name)).unwrap_or(0))
+}
+
 fn positive_duration(section: Layers<'_>, name: &str, report: &mut Report) -> Duration {
-    let ns = u64::try_from(duration_ns(section, name)).unwrap_or(0);
-    if ns == 0 {
-        report.error(&section.get(name).at, format!("'{name}' must be longer than zero"));
-    }
-    Duration::from_nanos(ns)
+    super::checks::positive(section, name, report);
+    duration(section, name)
 }
 
 /// Zero is allowed: it turns the wait off.
@@ -210,7 +234,9 @@ fn bounded_duration(section: Layers<'_>, name: &str, max: Duration, report: &mut
     match u64::try_from(duration_ns(section, name)).map(Duration::from_nanos) {
         Ok(duration) if duration <= max => duration,
         _ => {
-            report.error(&section.get(name).at, format!("'{name}' must be between 0s and {max:?}"));
+            let shown = super::duration::to_text(duration_ns(section, name));
+            let message = format!("'{name}' is '{shown}': expected a duration between 0s and {max:?}");
+            report.error(&section.get(name).at, message);
             max
         }
     }
@@ -222,7 +248,8 @@ fn bounded_size(section: Layers<'_>, name: &str, (min, max): (u64, u64), report:
         unreachable!("the table of keys makes '{name}' a size, not {:?}", setting.value)
     };
     if !(min..=max).contains(&bytes) {
-        let message = format!("'{name}' must be between {}K and {}M", min >> 10, max >> 20);
+        let [shown, min, max] = [bytes, min, max].map(size::to_text);
+        let message = format!("'{name}' is '{shown}': expected a size between {min} and {max}");
         report.error(&setting.at, message);
     }
     usize::try_from(bytes.min(max)).unwrap_or(usize::MAX)
@@ -230,7 +257,7 @@ fn bounded_size(section: Layers<'_>, name: &str, (min, max): (u64, u64), report:
 
 /// `host:port`; without a host, all addresses of both families (`0.0.0.0` asks for IPv4 alone). What is not
 /// `used` may be anything: files empty the addresses of what they turn off.
-fn address(global: Layers<'_>, name: &str, used: bool, report: &mut Report) -> SocketAddr {
+pub(super) fn address(global: Layers<'_>, name: &str, used: bool, report: &mut Report) -> SocketAddr {
     let text = global.text(name);
     let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
     if let Ok(address) = full.parse() {
@@ -244,9 +271,12 @@ fn address(global: Layers<'_>, name: &str, used: bool, report: &mut Report) -> S
     match full.to_socket_addrs().ok().and_then(|mut found| found.next()) {
         Some(address) => address,
         None => {
-            let message = format!("'{name}' is '{text}': expected host:port or :port, such as :8554");
-            report.error(&global.get(name).at, message);
+            report.error(&global.get(name).at, address_rule(name, text));
             unspecified
         }
     }
+}
+
+pub(super) fn address_rule(key: &str, text: &str) -> String {
+    format!("'{key}' is '{text}': expected host:port or :port, such as :8554")
 }

@@ -73,9 +73,71 @@ fn one_term(text: &str) -> Option<(i128, &str)> {
     Some((ns, after))
 }
 
+/// As MediaMTX shows a duration: days, then Go's form of the rest; zero is empty.
+pub(super) fn to_text(ns: i64) -> String {
+    let days = i128::from(ns).unsigned_abs() / DAY_NS.unsigned_abs();
+    let rest = i128::from(ns).unsigned_abs() % DAY_NS.unsigned_abs();
+    let sign = if ns < 0 { "-" } else { "" };
+    match (days, rest) {
+        (0, 0) => String::new(),
+        (0, rest) => format!("{sign}{}", go_text(rest)),
+        (days, 0) => format!("{sign}{days}d"),
+        (days, rest) => format!("{sign}{days}d{}", go_text(rest)),
+    }
+}
+
+/// Go's `time.Duration.String`, of less than a day.
+fn go_text(ns: u128) -> String {
+    for (unit, name) in [(1_000, "ns"), (1_000_000, "µs"), (1_000_000_000, "ms")] {
+        if ns < unit {
+            return format!("{}{name}", decimal(ns, unit / 1_000));
+        }
+    }
+    let minutes = ns / 60_000_000_000;
+    let seconds = decimal(ns % 60_000_000_000, 1_000_000_000);
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+/// `number / unit` without zeros at the end.
+fn decimal(number: u128, unit: u128) -> String {
+    let (whole, fraction) = (number / unit, number % unit);
+    if fraction == 0 {
+        return whole.to_string();
+    }
+    let digits = unit.ilog10() as usize;
+    format!("{whole}.{}", format!("{fraction:0digits$}").trim_end_matches('0'))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_ns;
+    use super::{parse_ns, to_text};
+
+    #[test]
+    fn durations_are_shown_as_mediamtx_shows_them_and_read_back() {
+        for (text, shown) in [
+            ("10s", "10s"),
+            ("60s", "1m0s"),
+            ("1h", "1h0m0s"),
+            ("24h", "1d"),
+            ("36h", "1d12h0m0s"),
+            ("200ms", "200ms"),
+            ("1.5s", "1.5s"),
+            ("1500us", "1.5ms"),
+            ("7ns", "7ns"),
+            ("61.25s", "1m1.25s"),
+            ("0s", ""),
+            ("-2s", "-2s"),
+            ("-1d", "-1d"),
+        ] {
+            let ns = parse_ns(text).unwrap();
+            assert_eq!(to_text(ns), shown, "{text}");
+            assert_eq!(parse_ns(shown), Some(ns), "{text}");
+        }
+    }
 
     #[test]
     fn durations_read_as_in_go_with_days_in_front() {

@@ -126,10 +126,10 @@ fn variable_node(kind: &Kind, variable: &Variable<'_>) -> Node {
         value: Value::Scalar(Scalar { text: text.to_owned(), style: Style::Env }),
     };
     match kind {
-        Kind::List(_) | Kind::Records(_) if variable.value.is_empty() => {
+        Kind::List(_) | Kind::Set(_) | Kind::Records(_) if variable.value.is_empty() => {
             Node { at: variable.at.clone(), value: Value::List(Vec::new()) }
         }
-        Kind::List(_) => {
+        Kind::List(_) | Kind::Set(_) => {
             let items = variable.value.split(',').map(|item| scalar(item.trim())).collect();
             Node { at: variable.at.clone(), value: Value::List(items) }
         }

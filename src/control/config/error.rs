@@ -1,11 +1,14 @@
 //! What is wrong with a configuration, and exactly where.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{borrow::Cow, fmt, path::PathBuf, sync::Arc};
 
 /// Most errors printed at once: beyond, it is one mistake repeated.
 const SHOWN_MAX: usize = 100;
 /// Most errors collected: a large file of another program must not cost minutes of looking for similar keys.
 const COLLECTED_MAX: usize = 1000;
+
+/// Longest message.
+const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// Where a value came from: shown in front of every message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub enum At {
     File { line: usize, column: usize },
     /// An environment variable, by name.
     Env(Arc<str>),
+    /// A change through the API.
+    Api,
     /// The built-in default, or the configuration as a whole.
     Nowhere,
 }
@@ -68,9 +73,21 @@ impl fmt::Display for Place<'_> {
             (At::Env(name), _) => write!(f, "environment variable {name}: "),
             (At::File { line, column }, Some(file)) => write!(f, "{}:{line}:{column}: ", file.display()),
             (At::File { line, column }, None) => write!(f, "{line}:{column}: "),
+            (At::Api, _) => f.write_str("set through the API: "),
             (At::Nowhere, Some(file)) => write!(f, "{}: ", file.display()),
             (At::Nowhere, None) => Ok(()),
         }
+    }
+}
+
+/// Most characters of a value that a message repeats.
+const VALUE_SHOWN_MAX: usize = 200;
+
+/// A value as a message repeats it: whole, unless somebody put a file where a word belongs.
+pub(super) fn shown(value: &str) -> Cow<'_, str> {
+    match value.char_indices().nth(VALUE_SHOWN_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &value[..end])),
+        None => Cow::Borrowed(value),
     }
 }
 
@@ -101,11 +118,24 @@ impl Report {
         if self.is_full() {
             return;
         }
-        let error = ConfigError { at: at.clone(), message: message.into() };
+        let mut message = message.into();
+        if message.len() > MESSAGE_BYTES_MAX {
+            message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+            message.push('…');
+        }
+        let error = ConfigError { at: at.clone(), message };
         // A bad value in `pathDefaults` is met again by every path.
-        if !self.errors.iter().rev().take(8).any(|known| *known == error) {
+        if !self.errors.contains(&error) {
             self.errors.push(error);
         }
+    }
+
+    /// A key that is none; `hint` may be empty. The API begins as MediaMTX does.
+    pub fn unknown_field(&mut self, at: &At, name: &str, hint: &str) {
+        let json = if *at == At::Api { "json: " } else { "" };
+        let colon = if hint.is_empty() { "" } else { ": " };
+        let name = shown(name);
+        self.error(at, format!("{json}unknown field \"{name}\"{colon}{hint}"));
     }
 
     pub fn warn(&mut self, at: &At, message: impl Into<String>) {
@@ -138,7 +168,8 @@ impl Report {
         self.errors.sort_by_key(|error| match error.at {
             At::File { line, column } => (0, line, column),
             At::Env(_) => (1, 0, 0),
-            At::Nowhere => (2, 0, 0),
+            At::Api => (2, 0, 0),
+            At::Nowhere => (3, 0, 0),
         });
         ConfigErrors { file: file.cloned(), errors: self.errors }
     }

@@ -1,39 +1,56 @@
 //! The configuration file: MediaMTX's keys and defaults, so that a stock file loads; what comes out cannot
 //! be illegal.
 //!
-//! A file passes four stages: [`yaml`] makes a tree with positions, [`env`] lays variables over it,
-//! [`section`] reads its maps against the table in [`keys`], [`conf`] and [`paths`] check what concerns more
-//! than one value. All stages report to one list, so a file is corrected in one go.
+//! A file passes these stages: [`yaml`] makes a tree with positions, [`env`] lays variables over it, [`section`]
+//! reads its maps against the table in [`keys`], [`paths`] makes each entry, [`assemble`] the whole, and both check what
+//! concerns more than one value. All stages report to one list, so a file is corrected in one go. An edit through the
+//! API ([`edit`]) enters at the third stage, so that the same mistake is told in the same words.
 
+mod access;
+mod assemble;
+mod checks;
 mod conf;
+mod credential;
+pub mod diff;
 mod duration;
+mod edit;
 mod env;
 mod error;
+mod expand;
+mod http;
+mod json;
 mod keys;
+mod legacy;
+mod path_checks;
 mod paths;
+mod redact;
 mod search;
 mod section;
 mod size;
+mod sources;
+mod state;
+pub mod store;
 #[cfg(test)]
 mod tests;
 mod typed;
 mod yaml;
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use corecast_hub::settings::Settings;
-
+use assemble::Draft;
 use error::Report;
 pub use error::{At, ConfigError, ConfigErrors};
-use section::{Layers, Scope, Section};
+use paths::{Context, Written};
+use section::{Scope, Section};
+use store::{Documents, Origin, View};
 use yaml::{Entry, Node, Value};
-
-use crate::observe::log::LogSettings;
 
 /// Largest file, bytes: ten thousand paths with a page of settings each.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -41,8 +58,7 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// A configuration that can run.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    pub settings: Settings,
-    pub log: LogSettings,
+    pub view: View,
     /// Lines for the operator: what was translated, and what this version does not serve.
     pub warnings: Vec<String>,
     /// The file, absolute; `None` when there was none to find.
@@ -62,36 +78,47 @@ impl Loaded {
     }
 }
 
-/// The variables that may hold settings. Values that are no UTF-8 are dropped: no setting takes them.
+/// The variables of the process: settings, and what `${NAME}` in credentials stands for. Values that are no UTF-8 are
+/// dropped: no setting takes them.
 pub fn process_env() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("MTX_") || name.starts_with("RTSP_"))
         .collect()
 }
 
-/// Loads the configuration: the file at `explicit`, else the first of the usual places, then the variables in
-/// `env` over it. `available` are the cores this process may use.
-pub fn load(
-    explicit: Option<&Path>,
-    env: impl IntoIterator<Item = (String, String)>,
-    available: &[usize],
-) -> Result<Loaded, ConfigErrors> {
-    let env: Vec<_> = env.into_iter().collect();
-    let found = match explicit {
-        Some(path) => Some(path.to_owned()),
+/// Finds and loads the file; see [`View::load`] and [`View::reload`].
+fn load_file(origin: &Origin, before: Option<&View>) -> Result<Loaded, ConfigErrors> {
+    let found = match &origin.explicit {
+        Some(path) => Some(path.clone()),
         None => search::first_existing(Path::is_file),
     };
-    let Some(path) = found else {
-        let mut loaded = load_text("", None, &env, available)?;
-        loaded.warnings.insert(0, search::nothing_found());
-        return Ok(loaded);
+    let mut loaded = match &found {
+        None => {
+            let mut loaded = load_text("", None, origin, before)?;
+            loaded.warnings.insert(0, search::nothing_found());
+            loaded
+        }
+        Some(path) => {
+            let text = read_file(path)
+                .map_err(|error| ConfigErrors::one(Some(path.clone()), format!("cannot be read: {error}")))?;
+            // Somebody may have emptied it to write it anew: nobody means to lose all cameras at once.
+            if before.is_some() && says_nothing(&text) {
+                let message = "is empty: write 'paths:' to run without any".to_owned();
+                return Err(ConfigErrors::one(Some(path.clone()), message));
+            }
+            load_text(&text, Some(path), origin, before)?
+        }
     };
-    let text = read_file(&path)
-        .map_err(|error| ConfigErrors::one(Some(path.clone()), format!("cannot be read: {error}")))?;
-    let mut loaded = load_text(&text, Some(&path), &env, available)?;
-    loaded.source = Some(std::path::absolute(&path).unwrap_or(path));
+    loaded.source = found.map(|path| std::path::absolute(&path).unwrap_or(path));
+    loaded.view = match before {
+        Some(before) => state::carry_over(loaded.view, before, &mut loaded.warnings),
+        None => state::restore(loaded.view, &mut loaded.warnings),
+    };
     Ok(loaded)
+}
+
+fn says_nothing(text: &str) -> bool {
+    text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
@@ -104,15 +131,15 @@ fn read_file(path: &Path) -> io::Result<String> {
 }
 
 /// Loads the text of a file. `file` is how messages call it.
-pub(crate) fn load_text(
+fn load_text(
     text: &str,
     file: Option<&PathBuf>,
-    env: &[(String, String)],
-    available: &[usize],
+    origin: &Origin,
+    before: Option<&View>,
 ) -> Result<Loaded, ConfigErrors> {
-    if let Some((name, _)) =
-        env.iter().find(|(name, _)| matches!(name.as_str(), "MTX_CONFKEY" | "RTSP_CONFKEY"))
-    {
+    let variables = origin.env.variables();
+    let is_key = |name: &str| matches!(name, "MTX_CONFKEY" | "RTSP_CONFKEY");
+    if let Some((name, _)) = variables.iter().find(|(name, _)| is_key(name)) {
         let message = "encrypted configuration files are not supported by this version".to_owned();
         let at = At::Env(name.as_str().into());
         return Err(ConfigErrors { file: file.cloned(), errors: vec![ConfigError { at, message }] });
@@ -122,37 +149,45 @@ pub(crate) fn load_text(
     if root.is_null() {
         root = Node::empty_map(At::Nowhere);
     }
-    env::apply(&mut root, env);
+    env::apply(&mut root, variables);
     let Value::Map(entries) = &root.value else {
         report.error(&root.at, "a configuration is a map of keys, such as 'rtspAddress: :8554'");
         return Err(report.fail(file));
     };
-    let (settings, log) = interpret(entries, available, &mut report);
+    let view = interpret(entries, origin, before, &mut report);
     let warnings = report.finish(file)?;
-    Ok(Loaded { settings, log, warnings, source: None })
+    Ok(Loaded { view, warnings, source: None })
 }
 
-fn interpret(root: &[Entry], available: &[usize], report: &mut Report) -> (Settings, LogSettings) {
+fn interpret(root: &[Entry], origin: &Origin, before: Option<&View>, report: &mut Report) -> View {
     let block = |name: &str, report: &mut Report| match root.iter().find(|entry| entry.key == name) {
         Some(entry) => section::entries(name, &entry.value, report),
         None => &[],
     };
-    let global =
-        root.iter().filter(|entry| !matches!(entry.key.as_str(), "paths" | "pathDefaults" | "engine"));
-    let path_defaults_body = block("pathDefaults", report);
-    let mut path_defaults = Section::read(Scope::Path, path_defaults_body, None, report);
+    let is_block =
+        |entry: &&Entry| matches!(entry.key.as_str(), "paths" | "pathDefaults" | keys::ENGINE_BLOCK);
+    let mut path_defaults = Section::read(Scope::Path, block("pathDefaults", report), None, report);
+    let global = root.iter().filter(|entry| !is_block(entry));
     let global = Section::read(Scope::Global, global, Some(&mut path_defaults), report);
-    let engine = Section::read(Scope::Engine, block("engine", report), None, report);
+    let engine = Section::read(Scope::Engine, block(keys::ENGINE_BLOCK, report), None, report);
+    let documents =
+        Documents { global: global.into(), engine: engine.into(), path_defaults: path_defaults.into() };
 
-    let global_defaults = Section::defaults(Scope::Global);
-    let engine_defaults = Section::defaults(Scope::Engine);
-    let built_in = Section::defaults(Scope::Path);
-    let global = [&global, &global_defaults];
-    let global = Layers(&global);
-    let engine = conf::engine(Layers(&[&engine, &engine_defaults]), available, report);
-    let log = conf::log_settings(global, report);
-    let mut settings = conf::settings(global, engine, report);
-    settings.paths =
-        paths::table(block("paths", report), [&path_defaults, &built_in], &settings.engine.cores, report);
-    (settings, log)
+    let globals = assemble::globals(&documents, origin, before, report);
+    let cores = &globals.settings().engine.cores;
+    assemble::check_defaults(&documents, cores, &origin.env, report);
+    let context = Context { defaults: &documents.path_defaults, cores, env: &origin.env };
+    let mut paths = BTreeMap::new();
+    for entry in block("paths", report) {
+        let body = section::entries(&entry.key, &entry.value, report);
+        let own = Arc::new(Section::read(Scope::Path, body, None, report));
+        let key: Arc<str> = entry.key.as_str().into();
+        let before = before.and_then(|view| view.paths.get(&key));
+        let written = Written { key: Arc::clone(&key), key_at: entry.key_at.clone(), own, from_api: false };
+        if let Some(path) = paths::path(written, &context, before, report) {
+            paths.insert(key, path);
+        }
+    }
+    let draft = Draft { documents: documents.clone(), paths, globals, origin: origin.clone() };
+    assemble::view(draft, report)
 }

@@ -1,124 +1,123 @@
-//! `paths:` to the table that lookups use: keys become names or patterns, sources become kinds.
+//! One entry of `paths:`: its key becomes a name or a pattern, its values settings and hooks.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
-use corecast_hub::settings::{PathSettings, PathTable, Source, check_name};
+use corecast_hub::{
+    quota::Quota,
+    settings::{PathSettings, PathTable, check_name},
+};
 use regex::Regex;
 
 use super::{
-    conf::ranges,
+    conf::{limit, ranges},
     error::{At, Report},
-    section::{self, Layers, Scope, Section, Setting},
+    expand::Environment,
+    legacy, path_checks,
+    section::{Layers, Section, Setting},
+    sources,
+    store::PathConf,
     typed::Typed,
-    yaml::Entry,
 };
-
-/// Kinds of source, by how they start, that MediaMTX has and this version does not serve.
-const UNSERVED_SCHEMES: &[&str] = &[
-    "rtsp",
-    "rtsps",
-    "rtsp+http",
-    "rtsps+http",
-    "rtsp+ws",
-    "rtsps+ws",
-    "rtmp",
-    "rtmps",
-    "http",
-    "https",
-    "udp",
-    "udp+mpegts",
-    "unix+mpegts",
-    "udp+rtp",
-    "unix+rtp",
-    "srt",
-    "moqt",
-    "whep",
-    "wheps",
-];
+use crate::control::settings::{Hook, PathHooks};
 
 /// What the key of an entry names.
-enum PathKey {
+#[derive(Debug, Clone)]
+pub(super) enum PathKey {
     /// One path.
     Exact,
     /// Every path the pattern matches.
     Pattern(Regex),
+    /// `prefix_~name`: the pattern, and the name of its only group.
+    Captured(Regex, Arc<str>),
     /// `all`, `all_others`, `~^.*$`: every path nothing else serves.
     CatchAll(Regex),
 }
 
-/// Reads all entries. `defaults` are `pathDefaults` over the built-in ones, `cores` those of the engine.
-pub(super) fn table(
-    entries: &[Entry],
-    defaults: [&Section; 2],
-    cores: &[usize],
-    report: &mut Report,
-) -> PathTable {
-    let mut exact = Vec::with_capacity(entries.len());
-    let mut patterns = Vec::new();
-    let mut catch_all: Option<&Entry> = None;
-    for entry in entries {
-        let body = section::entries(&entry.key, &entry.value, report);
-        let own = Section::read(Scope::Path, body, None, report);
-        let layers = [&own, defaults[0], defaults[1]];
-        let Some(key) = path_key(entry, report) else { continue };
-        let settings = path(&entry.key, &key, Layers(&layers), cores, report);
-        match key {
-            PathKey::Exact => exact.push(settings),
-            PathKey::Pattern(pattern) => patterns.push((pattern, settings)),
-            PathKey::CatchAll(pattern) => {
-                if let Some(first) = catch_all {
-                    let message = format!(
-                        "path '{}' means every other path, and so does '{}': keep one of them",
-                        entry.key, first.key
-                    );
-                    report.error(&entry.key_at, message);
-                }
-                catch_all.get_or_insert(entry);
-                patterns.push((pattern, settings));
-            }
+impl PathKey {
+    pub fn pattern(&self) -> Option<&Regex> {
+        match self {
+            Self::Exact => None,
+            Self::Pattern(pattern) | Self::Captured(pattern, _) | Self::CatchAll(pattern) => Some(pattern),
         }
     }
-    // Contract §1.5: by key, but `all` and `all_others` behind the rest.
-    patterns.sort_by(|(_, a), (_, b)| {
-        let last = |path: &PathSettings| matches!(&*path.conf_name, "all" | "all_others");
-        (last(a), &a.conf_name).cmp(&(last(b), &b.conf_name))
-    });
-    warn_of_hidden(&patterns, report);
-    PathTable::new(exact, patterns)
 }
 
-/// `~^.*$` is sorted like any pattern, as in MediaMTX, and then hides those that sort behind it.
-fn warn_of_hidden(patterns: &[(Regex, Arc<PathSettings>)], report: &mut Report) {
-    let Some(hider) = patterns.iter().position(|(_, path)| &*path.conf_name == "~^.*$") else { return };
-    let hidden = patterns[hider + 1..].iter().filter(|(_, path)| path.conf_name.starts_with('~'));
-    for (_, path) in hidden {
-        report.warn_once("hidden by ~^.*$", &At::Nowhere, || {
-            format!(
-                "path '{}' is never reached, since '~^.*$' sorts before it: write 'all_others' for that one",
-                path.conf_name
-            )
-        });
+/// An entry as it was written.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub key: Arc<str>,
+    pub key_at: At,
+    pub own: Arc<Section>,
+    pub from_api: bool,
+}
+
+/// What all entries are read with.
+pub(super) struct Context<'a> {
+    pub defaults: &'a Section,
+    /// Those of the engine.
+    pub cores: &'a [usize],
+    pub env: &'a Environment,
+}
+
+/// Makes an entry that can run; `None` when its key is none. What `before` counts goes on being counted, and what is
+/// as it was is not made again.
+pub(super) fn path(
+    written: Written,
+    context: &Context<'_>,
+    before: Option<&Arc<PathConf>>,
+    report: &mut Report,
+) -> Option<Arc<PathConf>> {
+    let key = match before {
+        // Compiling a pattern is the dear part.
+        Some(before) => before.key.clone(),
+        None => path_key(&written.key, &written.key_at, report)?,
+    };
+    let layers = Layers::path(&written.own, context.defaults);
+    path_checks::entry(layers, &key, context.env, report);
+    let settings = PathSettings {
+        conf_name: Arc::clone(&written.key),
+        source: sources::source(layers, &key, context.env, report),
+        readers_max: limit(layers, "maxReaders"),
+        override_publisher: layers.bool("overridePublisher"),
+        gop_cache: layers.bool("gopCache"),
+        core: core(layers.get("core"), context.cores, report),
+        active_max: limit(layers, "maxActive"),
+        active: before.map_or_else(Quota::default, |before| before.settings.active.clone()),
+        enabled: layers.bool("enabled"),
+    };
+    let hooks = hooks(layers);
+    let credentials = legacy::read(layers, context.env, report);
+    let settings = match before {
+        Some(before) if *before.settings == settings => Arc::clone(&before.settings),
+        _ => Arc::new(settings),
+    };
+    let Written { key: _, key_at, own, from_api } = written;
+    if let Some(before) = before
+        && Arc::ptr_eq(&before.settings, &settings)
+        && Arc::ptr_eq(&before.own, &own)
+        && (&before.hooks, &before.credentials, before.from_api) == (&hooks, &credentials, from_api)
+    {
+        return Some(Arc::clone(before));
+    }
+    Some(Arc::new(PathConf { settings, hooks, from_api, key, key_at, own, credentials }))
+}
+
+fn hooks(layers: Layers<'_>) -> PathHooks {
+    let hook = |command: &str| Hook { command: layers.text(command).to_owned(), restart: false };
+    let restarting = |command: &str, restart: &str| Hook { restart: layers.bool(restart), ..hook(command) };
+    PathHooks {
+        init: restarting("runOnInit", "runOnInitRestart"),
+        available: restarting("runOnAvailable", "runOnAvailableRestart"),
+        unavailable: hook("runOnUnavailable"),
+        online: restarting("runOnOnline", "runOnOnlineRestart"),
+        offline: hook("runOnOffline"),
+        read: restarting("runOnRead", "runOnReadRestart"),
+        unread: hook("runOnUnread"),
     }
 }
 
-fn path(
-    name: &str,
-    key: &PathKey,
-    layers: Layers<'_>,
-    cores: &[usize],
-    report: &mut Report,
-) -> Arc<PathSettings> {
-    Arc::new(PathSettings {
-        conf_name: name.into(),
-        source: source(name, key, layers.get("source"), report),
-        readers_max: u32::try_from(layers.int("maxReaders")).ok().and_then(NonZeroU32::new),
-        override_publisher: layers.bool("overridePublisher"),
-        gop_cache: layers.bool("gopCache"),
-        core: core(layers.get("core"), cores, report),
-    })
-}
-
-fn core(setting: &Setting, cores: &[usize], report: &mut Report) -> Option<usize> {
+/// `core` of a path; `cores` are those of the engine.
+pub(super) fn core(setting: &Setting, cores: &[usize], report: &mut Report) -> Option<usize> {
     let Typed::Int(core) = setting.value else { return None };
     let core = usize::try_from(core).ok()?;
     if !cores.contains(&core) {
@@ -128,52 +127,67 @@ fn core(setting: &Setting, cores: &[usize], report: &mut Report) -> Option<usize
     Some(core)
 }
 
-fn source(name: &str, key: &PathKey, setting: &Setting, report: &mut Report) -> Source {
-    let Typed::Text(text) = &setting.value else { return Source::Publisher };
-    let kind = match text.as_str() {
-        "publisher" => return Source::Publisher,
-        "demo" => {
-            if !matches!(key, PathKey::Exact) {
-                let message = format!(
-                    "'source' of path '{name}' is demo, but this entry serves many paths: \
-                     a built-in camera needs an entry that names one"
-                );
-                report.error(&setting.at, message);
-            }
-            return Source::Demo;
+/// Makes the table that lookups use.
+pub(super) fn table<'a>(
+    paths: impl Iterator<Item = &'a Arc<PathConf>>,
+    before: &PathTable,
+    report: &mut Report,
+) -> PathTable {
+    let mut exact = Vec::new();
+    let mut patterns: Vec<(&Regex, &Arc<PathConf>)> = Vec::new();
+    for path in paths {
+        match path.key.pattern() {
+            None => exact.push(Arc::clone(&path.settings)),
+            Some(pattern) => patterns.push((pattern, path)),
         }
-        "redirect" | "rpiCamera" => text.as_str(),
-        url => match url.split_once("://") {
-            Some((scheme, rest)) if UNSERVED_SCHEMES.contains(&scheme) && !rest.is_empty() => scheme,
-            // What follows a scheme may hold a password, which must not come to the log.
-            Some((scheme, _)) => {
-                unknown_source(&format!("{scheme}://…"), &setting.at, report);
-                return Source::Publisher;
-            }
-            None => {
-                unknown_source(url, &setting.at, report);
-                return Source::Publisher;
-            }
-        },
-    };
-    report.warn_once(&format!("source {kind}"), &setting.at, || {
-        format!("'source' of path '{name}' is of kind {kind}, which is accepted but not served by this version yet")
-    });
-    Source::Unserved(kind.into())
+    }
+    check_catch_alls(&patterns, report);
+    // Contract §1.5: by key, but `all` and `all_others` behind the rest.
+    let last = |path: &PathConf| matches!(&*path.settings.conf_name, "all" | "all_others");
+    patterns
+        .sort_by(|(_, a), (_, b)| (last(a), &a.settings.conf_name).cmp(&(last(b), &b.settings.conf_name)));
+    warn_of_hidden(&patterns, report);
+    let patterns = patterns.into_iter().map(|(pattern, path)| (pattern.clone(), Arc::clone(&path.settings)));
+    PathTable::succeeding(before, exact, patterns.collect())
 }
 
-fn unknown_source(shown: &str, at: &At, report: &mut Report) {
-    let message = format!(
-        "'source' is '{shown}': expected publisher, demo, redirect, rpiCamera or a URL that starts with one of {}",
-        UNSERVED_SCHEMES.iter().map(|scheme| format!("{scheme}://")).collect::<Vec<_>>().join(", ")
-    );
-    report.error(at, message);
+fn check_catch_alls(patterns: &[(&Regex, &Arc<PathConf>)], report: &mut Report) {
+    let mut catch_alls: Vec<_> = patterns
+        .iter()
+        .map(|(_, path)| *path)
+        .filter(|path| matches!(path.key, PathKey::CatchAll(_)))
+        .collect();
+    // The later one is to be blamed, and one that the API adds comes after the file.
+    catch_alls.sort_by_key(|path| match path.key_at {
+        At::File { line, column } => (0, line, column),
+        At::Env(_) | At::Nowhere => (1, 0, 0),
+        At::Api => (2, 0, 0),
+    });
+    let Some((first, others)) = catch_alls.split_first() else { return };
+    for other in others {
+        let message = format!(
+            "path '{}' means every other path, and so does '{}': keep one of them",
+            other.settings.conf_name, first.settings.conf_name
+        );
+        report.error(&other.key_at, message);
+    }
+}
+
+/// `~^.*$` is sorted like any pattern, as in MediaMTX, and then hides those that sort behind it.
+fn warn_of_hidden(patterns: &[(&Regex, &Arc<PathConf>)], report: &mut Report) {
+    let Some(hider) = patterns.iter().position(|(_, path)| &*path.settings.conf_name == "~^.*$") else {
+        return;
+    };
+    let names = patterns[hider + 1..].iter().map(|(_, path)| &path.settings.conf_name);
+    for name in names.filter(|name| name.starts_with('~')) {
+        report.warn_once("hidden by ~^.*$", &At::Nowhere, || {
+            format!("path '{name}' is never reached, since '~^.*$' sorts before it: write 'all_others' for that one")
+        });
+    }
 }
 
 /// Reads a key of `paths:` (contract §1.5 and §0). `None` after an error.
-fn path_key(entry: &Entry, report: &mut Report) -> Option<PathKey> {
-    let key = entry.key.as_str();
-    let at = &entry.key_at;
+pub(super) fn path_key(key: &str, at: &At, report: &mut Report) -> Option<PathKey> {
     if matches!(key, "all" | "all_others" | "~^.*$") {
         return compile("^.*$", key, at, report).map(PathKey::CatchAll);
     }
@@ -185,7 +199,8 @@ fn path_key(entry: &Entry, report: &mut Report) -> Option<PathKey> {
         return compile(pattern, key, at, report).map(PathKey::Pattern);
     }
     if let Some((prefix, variable)) = key.split_once('~') {
-        return captured(key, prefix, variable, at, report).map(PathKey::Pattern);
+        let pattern = captured(key, prefix, variable, at, report)?;
+        return Some(PathKey::Captured(pattern, variable.into()));
     }
     if let Err(rule) = check_name(key) {
         report.error(at, format!("invalid path name '{key}': {rule}"));
@@ -221,11 +236,15 @@ fn compile(pattern: &str, key: &str, at: &At, report: &mut Report) -> Option<Reg
     match Regex::new(pattern) {
         Ok(regex) => Some(regex),
         Err(error) => {
-            // The last line of a syntax error says what is wrong; the others draw it.
-            let text = error.to_string();
-            let reason = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
+            let reason = regex_reason(&error);
             report.error(at, format!("path '{key}' has an invalid regular expression: {reason}"));
             None
         }
     }
+}
+
+/// The last line of a syntax error says what is wrong; the others draw it.
+pub(super) fn regex_reason(error: &regex::Error) -> String {
+    let text = error.to_string();
+    text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned()
 }

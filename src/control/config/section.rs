@@ -1,14 +1,16 @@
 //! One map of the file (the top level, `pathDefaults`, a path, `engine`) read against its table of keys.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use super::{
     error::{At, Report},
     keys::{self, Key, Kind, Legacy, Status},
-    typed::{self, Typed},
+    typed::{self, Record, Typed},
     yaml::{Entry, Node, Scalar, Style, Value},
 };
 
 /// The keys that a map sets, older spellings translated.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Section {
     values: Vec<(&'static str, Setting)>,
 }
@@ -18,6 +20,8 @@ pub(super) struct Section {
 pub(super) struct Setting {
     pub value: Typed,
     pub at: At,
+    /// The older spelling that was used.
+    pub older: Option<&'static Key>,
 }
 
 /// Which map is read: decides the hint for a key that stands in the wrong one.
@@ -39,15 +43,6 @@ impl Scope {
 }
 
 impl Section {
-    /// The defaults of all keys this version serves: the layer under every other.
-    pub fn defaults(scope: Scope) -> Self {
-        let served = scope.table().iter().filter(|key| matches!(key.status, Status::Served));
-        let values = served
-            .map(|key| (key.name, Setting { value: typed::default_of(key), at: At::Nowhere }))
-            .collect();
-        Self { values }
-    }
-
     /// Reads a map. Top-level `record*` keys go to `moved`, the section of `pathDefaults`.
     pub fn read<'node>(
         scope: Scope,
@@ -61,15 +56,22 @@ impl Section {
             if report.is_full() {
                 break;
             }
+            // Files are made from answers of the API.
+            if scope == Scope::Path && entry.key == keys::FROM_API {
+                continue;
+            }
             let Some(key) = keys::find(scope.table(), &entry.key) else {
-                report.error(&entry.key_at, unknown(scope, &entry.key));
+                report.unknown_field(&entry.key_at, &entry.key, &hint(scope, &entry.key));
                 continue;
             };
             let Some(value) = typed::read(key, &entry.value, report) else { continue };
-            if value == Typed::Unset && !matches!(key.kind, Kind::Cores) {
+            // Keys that are unset by default can be unset again.
+            let is_value =
+                matches!(key.status, Status::Served) && key.default.is_empty() && !key.kind.is_text();
+            if value == Typed::Unset && !is_value && !matches!(key.kind, Kind::Cores) {
                 continue;
             }
-            let setting = Setting { value, at: entry.value.at.clone() };
+            let setting = Setting { value, at: entry.value.at.clone(), older: None };
             match key.status {
                 Status::Legacy(legacy) => translated.push((key, legacy, setting, &entry.key_at)),
                 _ => {
@@ -98,13 +100,20 @@ impl Section {
     ) {
         let old = key.name;
         let (table, target) = match legacy {
-            Legacy::Renamed(new) | Legacy::Negated(new) | Legacy::OneElement(new) => (scope.table(), new),
+            Legacy::Renamed(new)
+            | Legacy::RenamedWith(new, _)
+            | Legacy::Negated(new)
+            | Legacy::OneElement(new) => (scope.table(), new),
             Legacy::PathDefault => (keys::PATH, old),
             Legacy::Alone => {
                 report.warn_once(old, key_at, || {
                     format!("key '{old}' is deprecated and not served by this version yet")
                 });
-                return;
+                return self.set(old, setting);
+            }
+            Legacy::Obeyed => {
+                report.warn_once(old, key_at, || format!("key '{old}' is deprecated, and obeyed"));
+                return self.set(old, setting);
             }
             Legacy::NoEffect => {
                 report.warn_once(old, key_at, || format!("key '{old}' is deprecated and has no effect"));
@@ -127,17 +136,36 @@ impl Section {
             Legacy::Negated(_) => {
                 format!("key '{old}' is deprecated, read as the opposite of '{target}'{suffix}")
             }
+            Legacy::RenamedWith(_, (key, word)) => {
+                format!("key '{old}' is deprecated, read as '{target}' and '{key}: {word}'{suffix}")
+            }
             _ => format!("key '{old}' is deprecated, read as '{target}'{suffix}"),
         });
         let destination = if matches!(legacy, Legacy::PathDefault) { moved } else { Some(self) };
         if let Some(section) = destination {
-            section.set(new_key.name, Setting { value, at: setting.at });
+            let older = (!matches!(legacy, Legacy::PathDefault)).then_some(key);
+            if let Legacy::RenamedWith(_, (key, word)) = legacy {
+                let word = Typed::Text(word.to_owned());
+                section.set(key, Setting { value: word, at: setting.at.clone(), older: None });
+            }
+            section.set(new_key.name, Setting { value, at: setting.at, older });
         }
     }
 
     fn set(&mut self, name: &'static str, setting: Setting) {
         self.values.retain(|(known, _)| *known != name);
         self.values.push((name, setting));
+    }
+
+    /// Lays what `newer` sets over this one.
+    pub fn overlay(&mut self, newer: Self) {
+        for (name, setting) in newer.values {
+            self.set(name, setting);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 
     pub fn get(&self, name: &str) -> Option<&Setting> {
@@ -164,7 +192,8 @@ fn unserved(key: &Key, value: &Typed) -> Option<String> {
     }
 }
 
-fn unknown(scope: Scope, name: &str) -> String {
+/// What to say of a key that is not known here; may be empty.
+fn hint(scope: Scope, name: &str) -> String {
     let elsewhere = [
         (Scope::Path, "it belongs under 'pathDefaults' or into a path"),
         (Scope::Global, "it belongs to the top level"),
@@ -172,12 +201,12 @@ fn unknown(scope: Scope, name: &str) -> String {
     ];
     for (other, hint) in elsewhere {
         if other != scope && keys::find(other.table(), name).is_some() {
-            return format!("unknown key '{name}' here: {hint}");
+            return hint.to_owned();
         }
     }
     match keys::closest(scope.table(), name) {
-        Some(close) => format!("unknown key '{name}': did you mean '{close}'?"),
-        None => format!("unknown key '{name}'"),
+        Some(close) => format!("did you mean \"{close}\"?"),
+        None => String::new(),
     }
 }
 
@@ -194,16 +223,59 @@ pub(super) fn entries<'node>(name: &str, node: &'node Node, report: &mut Report)
     }
 }
 
-/// Sections on top of each other, the first that has a key wins; the last holds all defaults.
+/// The defaults of all keys of a scope that have one.
+#[derive(Debug)]
+struct Defaults(HashMap<&'static str, Setting>);
+
+impl Defaults {
+    fn of(scope: Scope) -> Self {
+        let current = scope.table().iter().filter(|key| !matches!(key.status, Status::Legacy(_)));
+        let setting = |key| Setting { value: typed::default_of(key), at: At::Nowhere, older: None };
+        Self(current.map(|key| (key.name, setting(key))).collect())
+    }
+}
+
+static GLOBAL_DEFAULTS: LazyLock<Defaults> = LazyLock::new(|| Defaults::of(Scope::Global));
+static PATH_DEFAULTS: LazyLock<Defaults> = LazyLock::new(|| Defaults::of(Scope::Path));
+static ENGINE_DEFAULTS: LazyLock<Defaults> = LazyLock::new(|| Defaults::of(Scope::Engine));
+
+/// A section over another one, over the built-in defaults: the first that has a key wins.
 #[derive(Clone, Copy)]
-pub(super) struct Layers<'a>(pub &'a [&'a Section]);
+pub(super) struct Layers<'a> {
+    pub scope: Scope,
+    own: &'a Section,
+    under: Option<&'a Section>,
+}
 
 impl<'a> Layers<'a> {
+    pub fn new(scope: Scope, own: &'a Section) -> Self {
+        Self { scope, own, under: None }
+    }
+
+    /// A path over `pathDefaults`.
+    pub fn path(own: &'a Section, defaults: &'a Section) -> Self {
+        Self { scope: Scope::Path, own, under: Some(defaults) }
+    }
+
+    /// What was written, here or below.
+    pub fn written(self, name: &str) -> Option<&'a Setting> {
+        self.own.get(name).or_else(|| self.under?.get(name))
+    }
+
     pub fn get(self, name: &str) -> &'a Setting {
-        match self.0.iter().find_map(|section| section.get(name)) {
+        let defaults = match self.scope {
+            Scope::Global => &GLOBAL_DEFAULTS,
+            Scope::Path => &PATH_DEFAULTS,
+            Scope::Engine => &ENGINE_DEFAULTS,
+        };
+        match self.written(name).or_else(|| defaults.0.get(name)) {
             Some(setting) => setting,
             None => unreachable!("the table of keys gives '{name}' a default"),
         }
+    }
+
+    pub fn at(self, name: &str) -> &'a At {
+        &self.get(name).at
     }
 
     pub fn bool(self, name: &str) -> bool {
@@ -229,12 +301,10 @@ impl<'a> Layers<'a> {
 
     /// The elements of a list of words.
     pub fn words(self, name: &str) -> impl Iterator<Item = &'a str> {
-        let Typed::List(items) = &self.get(name).value else {
-            unreachable!("the table of keys makes '{name}' a list")
-        };
-        items.iter().filter_map(|item| match item {
-            Typed::Text(word) => Some(word.as_str()),
-            _ => None,
-        })
+        self.get(name).value.texts()
+    }
+
+    pub fn records(self, name: &str) -> &'a [Record] {
+        self.get(name).value.records()
     }
 }

@@ -22,9 +22,41 @@ pub(super) fn parse_bytes(text: &str) -> Option<u64> {
     (bytes >= 1.0 && bytes < u64::MAX as f64).then_some(bytes as u64)
 }
 
+/// As MediaMTX shows a size: in the largest unit that leaves a whole number or a decimal of one digit; what would not
+/// come back as it was is shown in bytes.
+pub(super) fn to_text(bytes: u64) -> String {
+    for (shift, unit) in [(60, "E"), (50, "P"), (40, "T"), (30, "G"), (20, "M"), (10, "K")] {
+        if bytes >= 1 << shift {
+            let tenths = bytes as f64 / (1_u64 << shift) as f64;
+            let text = format!("{tenths:.1}");
+            let text = format!("{}{unit}", text.strip_suffix(".0").unwrap_or(&text));
+            if parse_bytes(&text) == Some(bytes) {
+                return text;
+            }
+        }
+    }
+    format!("{bytes}B")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse_bytes;
+    use super::{parse_bytes, to_text};
+
+    #[test]
+    fn sizes_are_shown_short_and_come_back_as_they_were() {
+        for (bytes, shown) in [
+            (52_428_800, "50M"),
+            (1_572_864, "1.5M"),
+            (65_536, "64K"),
+            (1, "1B"),
+            (1_000_000, "1000000B"),
+            (1_536_000, "1500K"),
+            (2 << 30, "2G"),
+        ] {
+            assert_eq!(to_text(bytes), shown);
+            assert_eq!(parse_bytes(shown), Some(bytes));
+        }
+    }
 
     #[test]
     fn sizes_are_1024_based_in_any_case() {

@@ -1,10 +1,12 @@
 //! A node of the file read as the type its key has (contract §1.2).
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
+
+use ipnet::IpNet;
 
 use super::{
     duration,
-    error::{At, Report},
+    error::{self, At, Report},
     keys::{self, Key, Kind},
     size,
     yaml::{self, Node, Scalar, Style, Value},
@@ -24,8 +26,66 @@ pub(super) enum Typed {
     Size(u64),
     Text(String),
     List(Vec<Typed>),
-    /// Each record: the keys it sets, in the order of the table.
-    Records(Vec<Vec<(&'static str, Typed)>>),
+    Records(Vec<Record>),
+}
+
+/// A map in a list.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    pub at: At,
+    /// What it sets to something else than its default, in the order of the table.
+    values: Vec<(&'static str, Typed, At)>,
+}
+
+/// Where they stand makes no difference.
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        let values = |record: &Self| record.values.len();
+        values(self) == values(other)
+            && self.values.iter().zip(&other.values).all(|(one, two)| (one.0, &one.1) == (two.0, &two.1))
+    }
+}
+
+impl Record {
+    pub fn get(&self, name: &str) -> Option<&Typed> {
+        self.values.iter().find(|(known, ..)| *known == name).map(|(_, value, _)| value)
+    }
+
+    /// Text that is empty by default.
+    pub fn text(&self, name: &str) -> &str {
+        match self.get(name) {
+            Some(Typed::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// Where `name` is set, else where the record begins.
+    pub fn at(&self, name: &str) -> &At {
+        self.values.iter().find(|(known, ..)| *known == name).map_or(&self.at, |(_, _, at)| at)
+    }
+
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.get(name).map(Typed::texts).into_iter().flatten()
+    }
+
+    pub fn records(&self, name: &str) -> &[Record] {
+        self.get(name).map_or(&[], Typed::records)
+    }
+}
+
+impl Typed {
+    /// The elements of a list of texts.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let items = if let Self::List(items) = self { items.as_slice() } else { &[] };
+        items.iter().filter_map(|item| match item {
+            Self::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    pub fn records(&self) -> &[Record] {
+        if let Self::Records(records) = self { records } else { &[] }
+    }
 }
 
 /// Reads `node` as the value of `key`; reports why it cannot be and gives `None`.
@@ -35,7 +95,9 @@ pub(super) fn read(key: &Key, node: &Node, report: &mut Report) -> Option<Typed>
 
 /// The default of a key, as a typed value.
 pub(super) fn default_of(key: &Key) -> Typed {
-    let Some(node) = default_node(key) else { return Typed::Unset };
+    let Some(node) = default_node(key) else {
+        return if key.kind.is_text() { Typed::Text(String::new()) } else { Typed::Unset };
+    };
     let mut report = Report::default();
     read(key, &node, &mut report).unwrap_or(Typed::Unset)
 }
@@ -46,7 +108,7 @@ pub(super) fn default_node(key: &Key) -> Option<Node> {
         return None;
     }
     match key.kind {
-        Kind::List(_) | Kind::Records(_) => {
+        Kind::List(_) | Kind::Set(_) | Kind::Records(_) => {
             let mut node = yaml::parse(key.default, &mut Report::default())?;
             place_nowhere(&mut node);
             Some(node)
@@ -87,7 +149,7 @@ pub(super) fn is_default(key: &Key, value: &Typed) -> bool {
 
 fn read_kind(name: &str, kind: &Kind, node: &Node, report: &mut Report) -> Option<Typed> {
     match kind {
-        Kind::List(item_kind) => {
+        Kind::List(item_kind) | Kind::Set(item_kind) => {
             let items = list(name, kind, node, report)?;
             let read: Vec<_> = items.iter().map(|item| read_kind(name, item_kind, item, report)).collect();
             Some(Typed::List(read.into_iter().collect::<Option<_>>()?))
@@ -110,7 +172,7 @@ fn read_kind(name: &str, kind: &Kind, node: &Node, report: &mut Report) -> Optio
             }
             let typed = read_scalar(kind, scalar);
             if typed.is_none() {
-                let shown = if matches!(kind, Kind::Secret) { "…" } else { &scalar.text };
+                let shown = if kind.is_private() { Cow::Borrowed("…") } else { error::shown(&scalar.text) };
                 let quotes = quoting_hint(kind, scalar);
                 report.error(&node.at, format!("'{name}' is '{shown}': expected {}{quotes}", expected(kind)));
             }
@@ -120,20 +182,18 @@ fn read_kind(name: &str, kind: &Kind, node: &Node, report: &mut Report) -> Optio
 }
 
 fn list<'node>(name: &str, kind: &Kind, node: &'node Node, report: &mut Report) -> Option<&'node [Node]> {
-    if let Value::List(items) = &node.value {
-        return Some(items);
+    match &node.value {
+        Value::List(items) => return Some(items),
+        // In a file it may be a forgotten value; in JSON it says that there is none.
+        Value::Scalar(Scalar { style: Style::Json, .. }) if node.is_null() => return Some(&[]),
+        _ => {}
     }
     let shape = if node.is_null() { "empty" } else { shape(node) };
     report.error(&node.at, format!("'{name}' is {shape}: expected {} (none: [])", expected(kind)));
     None
 }
 
-fn record(
-    name: &str,
-    table: &'static [Key],
-    node: &Node,
-    report: &mut Report,
-) -> Option<Vec<(&'static str, Typed)>> {
+fn record(name: &str, table: &'static [Key], node: &Node, report: &mut Report) -> Option<Record> {
     let Value::Map(entries) = &node.value else {
         report.error(&node.at, format!("an element of '{name}' is {}: expected a map", shape(node)));
         return None;
@@ -143,24 +203,29 @@ fn record(
     for entry in entries {
         let Some(key) = keys::find(table, &entry.key) else {
             let known: Vec<_> = table.iter().map(|key| key.name).collect();
-            let message = format!("unknown key '{name}.{}': known are {}", entry.key, known.join(", "));
-            report.error(&entry.key_at, message);
+            let hint = format!("known are {}", known.join(", "));
+            report.unknown_field(&entry.key_at, &format!("{name}.{}", entry.key), &hint);
             complete = false;
             continue;
         };
         match read(key, &entry.value, report) {
             // Written out or left out, a default is the same record.
-            Some(value) if is_default(key, &value) => {}
-            Some(value) => values.push((key.name, value)),
+            Some(value) if value == Typed::Unset || is_default(key, &value) => {}
+            Some(value) => values.push((key.name, value, entry.value.at.clone())),
             None => complete = false,
         }
     }
-    values.sort_by_key(|(name, _)| table.iter().position(|key| key.name == *name));
-    complete.then_some(values)
+    values.sort_by_key(|(name, ..)| table.iter().position(|key| key.name == *name));
+    complete.then_some(Record { at: node.at.clone(), values })
 }
 
 fn read_scalar(kind: &Kind, scalar: &Scalar) -> Option<Typed> {
     let text = scalar.text.as_str();
+    if scalar.style == Style::Json
+        && !matches!(kind, Kind::Bool | Kind::Int(..) | Kind::Float | Kind::Encryption)
+    {
+        return None;
+    }
     match kind {
         Kind::Bool => boolean(scalar).map(Typed::Bool),
         Kind::Int(min, max) => {
@@ -172,7 +237,9 @@ fn read_scalar(kind: &Kind, scalar: &Scalar) -> Option<Typed> {
         }
         Kind::Duration => duration::parse_ns(text).map(Typed::Duration),
         Kind::Size => size::parse_bytes(text).map(Typed::Size),
-        Kind::Text | Kind::Secret => Some(Typed::Text(text.to_owned())),
+        Kind::Text | Kind::Secret | Kind::Url | Kind::User | Kind::Command => {
+            Some(Typed::Text(text.to_owned()))
+        }
         Kind::Network => network(text).map(Typed::Text),
         Kind::Word(words) => words.contains(&text).then(|| Typed::Text(text.to_owned())),
         Kind::Encryption => {
@@ -194,7 +261,7 @@ fn read_scalar(kind: &Kind, scalar: &Scalar) -> Option<Typed> {
             let cores = text.split(',').map(|core| core.trim().parse::<u16>().ok());
             cores.map(|core| core.map(|core| Typed::Int(core.into()))).collect::<Option<_>>().map(Typed::List)
         }
-        Kind::Cores | Kind::List(_) | Kind::Records(_) => None,
+        Kind::Cores | Kind::List(_) | Kind::Set(_) | Kind::Records(_) => None,
     }
 }
 
@@ -202,6 +269,7 @@ fn read_scalar(kind: &Kind, scalar: &Scalar) -> Option<Typed> {
 fn boolean(scalar: &Scalar) -> Option<bool> {
     match (scalar.style, scalar.text.as_str()) {
         (Style::Quoted, _) => None,
+        (Style::Json, text) => text.parse().ok(),
         (Style::Env, text) => match text.to_ascii_lowercase().as_str() {
             "yes" | "true" => Some(true),
             "no" | "false" => Some(false),
@@ -243,6 +311,11 @@ fn network(text: &str) -> Option<String> {
     }
 }
 
+/// A value of kind [`Kind::Network`].
+pub(super) fn parsed_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 /// What `kind` allows, for the end of "expected …".
 fn expected(kind: &Kind) -> String {
     match kind {
@@ -252,20 +325,22 @@ fn expected(kind: &Kind) -> String {
         Kind::Float => "a number".to_owned(),
         Kind::Duration => "a duration such as 200ms, 10s, 1m30s or 1d12h".to_owned(),
         Kind::Size => "a size such as 64K, 16M or 1G".to_owned(),
-        Kind::Text | Kind::Secret => "text".to_owned(),
+        Kind::Text | Kind::Secret | Kind::User => "text".to_owned(),
+        Kind::Url => "a URL".to_owned(),
+        Kind::Command => "a command".to_owned(),
         Kind::Network => "an IP address or a network such as 10.0.0.0/8".to_owned(),
         Kind::Word(words) => {
             let shown: Vec<_> = words.iter().map(|word| if word.is_empty() { "''" } else { word }).collect();
             one_of(&shown)
         }
         Kind::Encryption => one_of(&["no", "optional", "strict"]),
-        Kind::List(item) => format!("a list, each element {}", expected(item)),
+        Kind::List(item) | Kind::Set(item) => format!("a list, each element {}", expected(item)),
         Kind::Records(_) => "a list of maps".to_owned(),
         Kind::Cores => "auto, or a list of core numbers such as [2, 3]".to_owned(),
     }
 }
 
-fn one_of(words: &[&str]) -> String {
+pub(super) fn one_of(words: &[&str]) -> String {
     match words {
         [] => String::new(),
         [only] => (*only).to_owned(),

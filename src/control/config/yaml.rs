@@ -49,6 +49,8 @@ pub(super) enum Style {
     Quoted,
     /// From an environment variable: text that may stand for anything.
     Env,
+    /// A number, a boolean or null in JSON: never text.
+    Json,
 }
 
 impl Node {
@@ -59,7 +61,11 @@ impl Node {
     /// `key:` without a value, `~` or `null`.
     pub fn is_null(&self) -> bool {
         let Value::Scalar(scalar) = &self.value else { return false };
-        scalar.style == Style::Plain && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+        match scalar.style {
+            Style::Plain => matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL"),
+            Style::Json => scalar.text == "null",
+            Style::Quoted | Style::Env => false,
+        }
     }
 }
 

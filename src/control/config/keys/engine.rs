@@ -1,6 +1,6 @@
 //! The keys of the `engine:` block, which MediaMTX does not have.
 
-use super::{Key, Kind, served};
+use super::{COUNT, Key, Kind, served};
 
 pub(in super::super) const ENGINE: &[Key] = &[
     served("cores", Kind::Cores, "auto"),
@@ -11,4 +11,8 @@ pub(in super::super) const ENGINE: &[Key] = &[
     served("ringMax", Kind::Size, "16M"),
     served("readerLagMax", Kind::Duration, "10s"),
     served("reorderWait", Kind::Duration, "100ms"),
+    served("maxStreams", COUNT, "0"),
+    served("maxReaders", COUNT, "0"),
+    served("stateDir", Kind::Text, ""),
+    served("metricsSessions", Kind::Bool, "no"),
 ];

@@ -1,26 +1,28 @@
 //! The keys at the top level of a file (contract §1.3), older ones after those that replaced them (§1.6).
 
 use super::{
-    AUTH_IGNORED, COUNT, ENCRYPTION_IGNORED, Key, Kind, Legacy, NETWORKS, PORT, TEXTS, later, later_because,
-    later_switch, legacy, quiet, served,
+    COUNT, ENCRYPTION_IGNORED, Key, Kind, Legacy, NETWORKS, PORT, TEXTS, later, later_because, later_switch,
+    legacy, quiet, served,
 };
-use Kind::{Bool, Duration, Encryption, Int, List, Records, Secret, Size, Text, Word};
-use Legacy::{Alone, Negated, OneElement, PathDefault, Renamed};
+use Kind::{
+    Bool, Command, Duration, Encryption, Int, List, Records, Secret, Set, Size, Text, Url, User, Word,
+};
+use Legacy::{Alone, Negated, Obeyed, OneElement, PathDefault, Renamed, RenamedWith};
 
 const ACTIONS: Kind = Word(&["publish", "read", "playback", "api", "metrics", "pprof"]);
-const TRANSPORTS: Kind = List(&Word(&["udp", "multicast", "tcp"]));
+const TRANSPORTS: Kind = Set(&Word(&["udp", "multicast", "tcp"]));
 const AUTH_METHODS: Kind = List(&Word(&["basic", "digest"]));
 
 const PERMISSIONS: &[Key] = &[later("action", ACTIONS, ""), later("path", Text, "")];
 const USERS: &[Key] = &[
-    later("user", Secret, ""),
+    later("user", User, ""),
     later("pass", Secret, ""),
     later("ips", NETWORKS, "[]"),
     later("permissions", Records(PERMISSIONS), "[]"),
 ];
 const ICE_SERVERS: &[Key] = &[
-    later("url", Text, ""),
-    later("username", Secret, ""),
+    later("url", Url, ""),
+    later("username", User, ""),
     later("password", Secret, ""),
     later("clientOnly", Bool, "no"),
 ];
@@ -44,41 +46,41 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     legacy("readBufferCount", Int(1, i32::MAX as i64), Renamed("writeQueueSize")),
     served("udpMaxPayloadSize", Int(128, 1472), "1452"),
     served("udpReadBufferSize", Int(0, i32::MAX as i64), "0"),
-    later("runOnConnect", Text, ""),
-    later("runOnConnectRestart", Bool, "no"),
-    later("runOnDisconnect", Text, ""),
+    served("runOnConnect", Command, ""),
+    served("runOnConnectRestart", Bool, "no"),
+    served("runOnDisconnect", Command, ""),
     // Authentication.
-    later_because("authMethod", Word(&["internal", "http", "jwt"]), "internal", AUTH_IGNORED),
-    later_because("authInternalUsers", Records(USERS), USERS_DEFAULT, AUTH_IGNORED),
-    later_because("authHTTPAddress", Secret, "", AUTH_IGNORED),
-    legacy("externalAuthenticationURL", Secret, Renamed("authHTTPAddress")),
-    later("authHTTPFingerprint", Text, ""),
-    later("authHTTPExclude", Records(PERMISSIONS), "[]"),
-    later_because("authJWTJWKS", Secret, "", AUTH_IGNORED),
-    later("authJWTJWKSFingerprint", Text, ""),
-    later("authJWTClaimKey", Text, "mediamtx_permissions"),
-    later("authJWTExclude", Records(PERMISSIONS), "[]"),
-    legacy("authJWTInHTTPQuery", Bool, Alone),
-    later("authJWTIssuer", Text, ""),
-    later("authJWTAudience", Text, ""),
+    served("authMethod", Word(&["internal", "http", "jwt"]), "internal"),
+    served("authInternalUsers", Records(USERS), USERS_DEFAULT),
+    served("authHTTPAddress", Url, ""),
+    legacy("externalAuthenticationURL", Url, RenamedWith("authHTTPAddress", ("authMethod", "http"))),
+    served("authHTTPFingerprint", Text, ""),
+    served("authHTTPExclude", Records(PERMISSIONS), "[]"),
+    served("authJWTJWKS", Url, ""),
+    served("authJWTJWKSFingerprint", Text, ""),
+    served("authJWTClaimKey", Text, "mediamtx_permissions"),
+    served("authJWTExclude", Records(PERMISSIONS), "[]"),
+    legacy("authJWTInHTTPQuery", Bool, Obeyed),
+    served("authJWTIssuer", Text, ""),
+    served("authJWTAudience", Text, ""),
     // Control API.
-    later_switch("api", "no"),
-    later("apiAddress", Text, ":9997"),
-    later("apiEncryption", Bool, "no"),
-    later("apiServerKey", Text, "server.key"),
-    later("apiServerCert", Text, "server.crt"),
-    later("apiAllowOrigins", TEXTS, "['*']"),
+    served("api", Bool, "no"),
+    served("apiAddress", Text, ":9997"),
+    served("apiEncryption", Bool, "no"),
+    served("apiServerKey", Text, "server.key"),
+    served("apiServerCert", Text, "server.crt"),
+    served("apiAllowOrigins", TEXTS, "['*']"),
     legacy("apiAllowOrigin", Text, OneElement("apiAllowOrigins")),
-    later("apiTrustedProxies", NETWORKS, "[]"),
+    served("apiTrustedProxies", NETWORKS, "[]"),
     // Metrics.
-    later_switch("metrics", "no"),
-    later("metricsAddress", Text, ":9998"),
-    later("metricsEncryption", Bool, "no"),
-    later("metricsServerKey", Text, "server.key"),
-    later("metricsServerCert", Text, "server.crt"),
-    later("metricsAllowOrigins", TEXTS, "['*']"),
+    served("metrics", Bool, "no"),
+    served("metricsAddress", Text, ":9998"),
+    served("metricsEncryption", Bool, "no"),
+    served("metricsServerKey", Text, "server.key"),
+    served("metricsServerCert", Text, "server.crt"),
+    served("metricsAllowOrigins", TEXTS, "['*']"),
     legacy("metricsAllowOrigin", Text, OneElement("metricsAllowOrigins")),
-    later("metricsTrustedProxies", NETWORKS, "[]"),
+    served("metricsTrustedProxies", NETWORKS, "[]"),
     // Profiling.
     later_switch("pprof", "no"),
     later("pprofAddress", Text, ":9999"),
@@ -105,7 +107,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     served("rtspEncryption", Encryption, "no"),
     legacy("encryption", Encryption, Renamed("rtspEncryption")),
     served("rtspAddress", Text, ":8554"),
-    later("rtspsAddress", Text, ":8322"),
+    served("rtspsAddress", Text, ":8322"),
     served("rtpAddress", Text, ":8000"),
     served("rtcpAddress", Text, ":8001"),
     later("multicastIPRange", Text, "224.1.0.0/16"),
@@ -115,11 +117,11 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     later("srtcpAddress", Text, ":8005"),
     later("multicastSRTPPort", PORT, "8006"),
     later("multicastSRTCPPort", PORT, "8007"),
-    later("rtspServerKey", Text, "server.key"),
+    served("rtspServerKey", Text, "server.key"),
     legacy("serverKey", Text, Renamed("rtspServerKey")),
-    later("rtspServerCert", Text, "server.crt"),
+    served("rtspServerCert", Text, "server.crt"),
     legacy("serverCert", Text, Renamed("rtspServerCert")),
-    later_because("rtspAuthMethods", AUTH_METHODS, "[basic]", AUTH_IGNORED),
+    served("rtspAuthMethods", AUTH_METHODS, "[basic]"),
     legacy("authMethods", AUTH_METHODS, Renamed("rtspAuthMethods")),
     later("rtspTrustedProxies", NETWORKS, "[]"),
     legacy("rtspUDPReadBufferSize", Int(0, i32::MAX as i64), Renamed("udpReadBufferSize")),
@@ -170,7 +172,7 @@ pub(in super::super) const GLOBAL: &[Key] = &[
     later("webrtcAdditionalHosts", TEXTS, "[]"),
     legacy("webrtcICEHostNAT1To1IPs", TEXTS, Renamed("webrtcAdditionalHosts")),
     later("webrtcICEServers2", Records(ICE_SERVERS), "[]"),
-    legacy("webrtcICEServers", List(&Secret), Alone),
+    legacy("webrtcICEServers", List(&Url), Alone),
     later("webrtcSTUNGatherTimeout", Duration, "5s"),
     later("webrtcHandshakeTimeout", Duration, "10s"),
     later("webrtcTrackGatherTimeout", Duration, "2s"),

@@ -1,7 +1,7 @@
 //! The table of keys: every key MediaMTX has, with its type, its default and how far we serve it.
 //!
-//! A key starts to be served by changing its row from `later` to `served` and reading it in `conf.rs` or
-//! `paths.rs`; nothing else knows key names.
+//! A key starts to be served by changing its row from `later` to `served` and reading it where settings are made
+//! (`conf.rs`, `access.rs`, `paths.rs`). The order of the rows is that of the API's answers.
 
 mod engine;
 mod global;
@@ -10,6 +10,12 @@ mod path;
 pub(super) use engine::ENGINE;
 pub(super) use global::GLOBAL;
 pub(super) use path::PATH;
+
+/// The block of our own keys at the top level.
+pub(super) const ENGINE_BLOCK: &str = "engine";
+/// In a path of the API: its key, and that the API made it. Both say nothing in a body.
+pub(super) const PATH_NAME: &str = "name";
+pub(super) const FROM_API: &str = "fromAPI";
 
 /// One key of a section.
 #[derive(Debug)]
@@ -31,8 +37,14 @@ pub(super) enum Kind {
     Duration,
     Size,
     Text,
-    /// Text that no message may repeat.
+    /// Text that neither a message nor the API may repeat.
     Secret,
+    /// A URL: it may hold a password, so no message repeats it, and the API shows it without.
+    Url,
+    /// The name of a user: in the API, in no message.
+    User,
+    /// A command line: it may hold a password, which the API leaves out.
+    Command,
     /// An IP address or a network in CIDR notation.
     Network,
     /// One of these words.
@@ -40,6 +52,8 @@ pub(super) enum Kind {
     /// `no`, `optional` or `strict`; also the booleans of older files.
     Encryption,
     List(&'static Kind),
+    /// A list in which order and repetition mean nothing.
+    Set(&'static Kind),
     /// A list of maps with these keys.
     Records(&'static [Key]),
     /// `auto`, or a list of core numbers.
@@ -71,12 +85,16 @@ pub(super) enum Legacy {
     Renamed(&'static str),
     /// The opposite value under a new name.
     Negated(&'static str),
+    /// The same value under a new name, and this word for the key by which that one counts.
+    RenamedWith(&'static str, (&'static str, &'static str)),
     /// The only element of a list.
     OneElement(&'static str),
     /// Moved from the top level into `pathDefaults`, same name.
     PathDefault,
     /// Still means what it meant, has no newer name, is not served yet.
     Alone,
+    /// Still means what it meant, has no newer name.
+    Obeyed,
     /// Means nothing any more.
     NoEffect,
 }
@@ -112,7 +130,18 @@ const COUNT: Kind = Kind::Int(0, u32::MAX as i64);
 const TEXTS: Kind = Kind::List(&Kind::Text);
 const NETWORKS: Kind = Kind::List(&Kind::Network);
 const ENCRYPTION_IGNORED: &str = "this server does not listen with TLS";
-const AUTH_IGNORED: &str = "clients are NOT asked for credentials";
+
+impl Kind {
+    /// Whether a value is written as text, which may be empty.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Self::Text | Self::Secret | Self::Url | Self::User | Self::Command | Self::Word(_))
+    }
+
+    /// Whether a message must not repeat a value.
+    pub fn is_private(&self) -> bool {
+        matches!(self, Self::Secret | Self::Url | Self::User | Self::Command)
+    }
+}
 
 /// The row of a key, by exact name.
 pub(super) fn find(table: &'static [Key], name: &str) -> Option<&'static Key> {
@@ -121,6 +150,10 @@ pub(super) fn find(table: &'static [Key], name: &str) -> Option<&'static Key> {
 
 /// The name that was probably meant: the same in another case, or a few letters away.
 pub(super) fn closest(table: &'static [Key], name: &str) -> Option<&'static str> {
+    // Longer than any key with any mistake in it; comparing costs the product of both lengths.
+    if name.len() > 80 {
+        return None;
+    }
     let lower = name.to_ascii_lowercase();
     // A third of the letters may be wrong, so that short names do not match just anything.
     let allowed = (name.len() / 3).clamp(1, 3);
@@ -165,9 +198,12 @@ mod tests {
             for (index, key) in table.iter().enumerate() {
                 assert!(table[..index].iter().all(|other| other.name != key.name), "{} twice", key.name);
                 let target = match key.status {
-                    Status::Legacy(Legacy::Renamed(to) | Legacy::Negated(to) | Legacy::OneElement(to)) => {
-                        find(table, to)
-                    }
+                    Status::Legacy(
+                        Legacy::Renamed(to)
+                        | Legacy::RenamedWith(to, _)
+                        | Legacy::Negated(to)
+                        | Legacy::OneElement(to),
+                    ) => find(table, to),
                     Status::Legacy(Legacy::PathDefault) => find(PATH, key.name),
                     _ => continue,
                 };

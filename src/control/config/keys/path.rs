@@ -1,8 +1,8 @@
 //! The keys of `pathDefaults` and of each path (contract §1.4), older ones after those that replaced them (§1.6).
 
-use super::{AUTH_IGNORED, COUNT, Key, Kind, Legacy, NETWORKS, later, later_because, legacy, quiet, served};
-use Kind::{Bool, Duration, Float, Int, List, Records, Secret, Size, Text, Word};
-use Legacy::{Alone, Negated, NoEffect, Renamed};
+use super::{COUNT, Key, Kind, Legacy, NETWORKS, later, legacy, quiet, served};
+use Kind::{Bool, Command, Duration, Float, Int, List, Records, Secret, Size, Text, Url, User, Word};
+use Legacy::{Alone, Negated, NoEffect, Obeyed, Renamed};
 
 const TRACKS: &[Key] = &[
     later("codec", Word(&["AV1", "VP9", "H265", "H264", "Opus", "MPEG4Audio", "G711", "LPCM"]), ""),
@@ -11,24 +11,21 @@ const TRACKS: &[Key] = &[
     later("muLaw", Bool, "no"),
 ];
 const FORWARD: &[Key] =
-    &[later("dest", Secret, ""), later("destFingerprint", Text, ""), later("whipBearerToken", Secret, "")];
+    &[later("dest", Url, ""), later("destFingerprint", Text, ""), later("whipBearerToken", Secret, "")];
 const TRANSPORT: Kind = Word(&["automatic", "udp", "multicast", "tcp"]);
 
 pub(in super::super) const PATH: &[Key] = &[
     // General. The API shows `name`, so files made from its answers hold it.
     quiet("name", Text, ""),
-    served("source", Secret, "publisher"),
+    served("source", Url, "publisher"),
     later("sourceFingerprint", Text, ""),
     later("sourceOnDemand", Bool, "no"),
     later("sourceOnDemandStartTimeout", Duration, "10s"),
     later("sourceOnDemandCloseAfter", Duration, "10s"),
     served("maxReaders", COUNT, "0"),
     later("srtReadPassphrase", Secret, ""),
-    legacy("fallback", Secret, Alone),
+    legacy("fallback", Url, Alone),
     later("useAbsoluteTimestamp", Bool, "no"),
-    // Ours.
-    served("gopCache", Bool, "yes"),
-    served("core", Int(0, u16::MAX as i64), ""),
     // A clip for when nobody publishes.
     later("alwaysAvailable", Bool, "no"),
     later("alwaysAvailableTracks", Records(TRACKS), "[]"),
@@ -45,12 +42,12 @@ pub(in super::super) const PATH: &[Key] = &[
     later("recordSegmentDuration", Duration, "1h"),
     later("recordDeleteAfter", Duration, "1d"),
     // Credentials per path, from before `authInternalUsers`.
-    later_because("publishUser", Secret, "", AUTH_IGNORED),
-    later_because("publishPass", Secret, "", AUTH_IGNORED),
-    later_because("publishIPs", NETWORKS, "[]", AUTH_IGNORED),
-    later_because("readUser", Secret, "", AUTH_IGNORED),
-    later_because("readPass", Secret, "", AUTH_IGNORED),
-    later_because("readIPs", NETWORKS, "[]", AUTH_IGNORED),
+    legacy("publishUser", User, Obeyed),
+    legacy("publishPass", Secret, Obeyed),
+    legacy("publishIPs", NETWORKS, Obeyed),
+    legacy("readUser", User, Obeyed),
+    legacy("readPass", Secret, Obeyed),
+    legacy("readIPs", NETWORKS, Obeyed),
     // Publishers.
     served("overridePublisher", Bool, "yes"),
     legacy("disablePublisherOverride", Bool, Negated("overridePublisher")),
@@ -75,7 +72,7 @@ pub(in super::super) const PATH: &[Key] = &[
     later("whepSTUNGatherTimeout", Duration, "5s"),
     later("whepHandshakeTimeout", Duration, "10s"),
     later("whepTrackGatherTimeout", Duration, "2s"),
-    later("sourceRedirect", Secret, ""),
+    later("sourceRedirect", Url, ""),
     // Raspberry Pi camera.
     later("rpiCameraCamID", COUNT, "0"),
     later("rpiCameraSecondary", Bool, "no"),
@@ -122,25 +119,30 @@ pub(in super::super) const PATH: &[Key] = &[
     legacy("rpiCameraJPEGQuality", COUNT, Renamed("rpiCameraMJPEGQuality")),
     later("rpiCameraMJPEGQuality", COUNT, "60"),
     // Hooks.
-    later("runOnInit", Text, ""),
-    later("runOnInitRestart", Bool, "no"),
-    later("runOnDemand", Text, ""),
+    served("runOnInit", Command, ""),
+    served("runOnInitRestart", Bool, "no"),
+    later("runOnDemand", Command, ""),
     later("runOnDemandRestart", Bool, "no"),
     later("runOnDemandStartTimeout", Duration, "10s"),
     later("runOnDemandCloseAfter", Duration, "10s"),
-    later("runOnUnDemand", Text, ""),
-    later("runOnAvailable", Text, ""),
-    legacy("runOnReady", Text, Renamed("runOnAvailable")),
-    later("runOnAvailableRestart", Bool, "no"),
+    later("runOnUnDemand", Command, ""),
+    served("runOnAvailable", Command, ""),
+    legacy("runOnReady", Command, Renamed("runOnAvailable")),
+    served("runOnAvailableRestart", Bool, "no"),
     legacy("runOnReadyRestart", Bool, Renamed("runOnAvailableRestart")),
-    later("runOnUnavailable", Text, ""),
-    legacy("runOnNotReady", Text, Renamed("runOnUnavailable")),
-    later("runOnOnline", Text, ""),
-    later("runOnOnlineRestart", Bool, "no"),
-    later("runOnOffline", Text, ""),
-    later("runOnRead", Text, ""),
-    later("runOnReadRestart", Bool, "no"),
-    later("runOnUnread", Text, ""),
-    later("runOnRecordSegmentCreate", Text, ""),
-    later("runOnRecordSegmentComplete", Text, ""),
+    served("runOnUnavailable", Command, ""),
+    legacy("runOnNotReady", Command, Renamed("runOnUnavailable")),
+    served("runOnOnline", Command, ""),
+    served("runOnOnlineRestart", Bool, "no"),
+    served("runOnOffline", Command, ""),
+    served("runOnRead", Command, ""),
+    served("runOnReadRestart", Bool, "no"),
+    served("runOnUnread", Command, ""),
+    later("runOnRecordSegmentCreate", Command, ""),
+    later("runOnRecordSegmentComplete", Command, ""),
+    // Ours.
+    served("gopCache", Bool, "yes"),
+    served("core", Int(0, u16::MAX as i64), ""),
+    served("maxActive", COUNT, "0"),
+    served("enabled", Bool, "yes"),
 ];

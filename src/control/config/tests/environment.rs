@@ -24,12 +24,12 @@ fn variables_win_over_the_file_and_the_newer_prefix_over_the_older() {
         ],
     )
     .unwrap();
-    assert_eq!(loaded.settings.read_timeout, Duration::from_secs(7));
-    assert_eq!(loaded.log.level, Level::Debug);
-    assert_eq!(loaded.log.destinations, [Destination::Stdout, Destination::File]);
-    assert!(loaded.log.structured);
-    assert_eq!(loaded.settings.udp_payload_bytes_max, 1400);
-    assert!(loaded.settings.rtsp.tcp && !loaded.settings.rtsp.udp);
+    assert_eq!(loaded.view.settings.read_timeout, Duration::from_secs(7));
+    assert_eq!(loaded.view.control.log.level, Level::Debug);
+    assert_eq!(loaded.view.control.log.destinations, [Destination::Stdout, Destination::File]);
+    assert!(loaded.view.control.log.structured);
+    assert_eq!(loaded.view.settings.udp_payload_bytes_max, 1400);
+    assert!(loaded.view.settings.rtsp.tcp && !loaded.view.settings.rtsp.udp);
     assert!(loaded.warnings.is_empty());
 }
 
@@ -50,22 +50,22 @@ fn blocks_and_paths_are_reached_even_with_an_empty_body() {
         ],
     )
     .unwrap();
-    let paths = &loaded.settings.paths;
+    let paths = &loaded.view.settings.paths;
     let cam1 = paths.lookup("cam1").unwrap();
     assert_eq!((&cam1.source, cam1.readers_max.map(u32::from)), (&Source::Demo, Some(4)));
     assert!(!cam1.gop_cache);
     assert_eq!(paths.lookup("cam2").unwrap().readers_max.map(u32::from), Some(5));
     assert_eq!(paths.lookup("new").unwrap().core, Some(2));
     assert_eq!(paths.exact().count(), 3);
-    assert_eq!(loaded.settings.engine.cores, [1, 2]);
-    assert_eq!(loaded.settings.engine.flush_bytes, 32 << 10);
+    assert_eq!(loaded.view.settings.engine.cores, [1, 2]);
+    assert_eq!(loaded.view.settings.engine.flush_bytes, 32 << 10);
 }
 
 #[test]
 fn paths_can_come_from_variables_alone() {
     let loaded = load_with("", &[("MTX_PATHS_CAM1_SOURCE", "publisher")]).unwrap();
-    assert!(loaded.settings.paths.lookup("cam1").is_ok());
-    assert_eq!(load_with("", &[("MTX_PATHS_CAM1", "")]).unwrap().settings.paths.exact().count(), 0);
+    assert!(loaded.view.settings.paths.lookup("cam1").is_ok());
+    assert_eq!(load_with("", &[("MTX_PATHS_CAM1", "")]).unwrap().view.settings.paths.exact().count(), 0);
 }
 
 #[test]

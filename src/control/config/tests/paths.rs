@@ -2,7 +2,7 @@
 
 use corecast_hub::settings::Source;
 
-use super::{assert_one_error, assert_one_warning, errors, load, warnings};
+use super::{assert_one_error, assert_one_warning, errors, load, view, warnings};
 
 #[test]
 fn an_entry_is_laid_over_the_path_defaults() {
@@ -11,21 +11,21 @@ fn an_entry_is_laid_over_the_path_defaults() {
     )
     .unwrap();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-    let cam1 = loaded.settings.paths.lookup("cam1").unwrap();
+    let cam1 = loaded.view.settings.paths.lookup("cam1").unwrap();
     assert_eq!(&*cam1.conf_name, "cam1");
     assert_eq!(cam1.readers_max.map(u32::from), Some(7));
     assert_eq!((cam1.gop_cache, cam1.override_publisher, cam1.core), (false, true, None));
     assert_eq!(cam1.source, Source::Publisher);
-    let cam2 = loaded.settings.paths.lookup("cam2").unwrap();
+    let cam2 = loaded.view.settings.paths.lookup("cam2").unwrap();
     assert_eq!((cam2.readers_max, cam2.core), (None, Some(2)));
     assert_eq!(cam2.source, Source::Demo);
-    assert!(loaded.settings.paths.lookup("3").is_ok());
+    assert!(loaded.view.settings.paths.lookup("3").is_ok());
 }
 
 #[test]
 fn patterns_are_tried_by_key_and_catch_alls_last() {
     let loaded = load("paths:\n  all_others:\n  ~^cam_b:\n  ~^cam:\n  cam1:\n  metro_~id:\n").unwrap();
-    let found = |name| loaded.settings.paths.lookup(name).unwrap().conf_name.to_string();
+    let found = |name| loaded.view.settings.paths.lookup(name).unwrap().conf_name.to_string();
     assert_eq!(found("cam1"), "cam1");
     assert_eq!(found("cam_b7"), "~^cam");
     assert_eq!(found("metro_987f6543-e21b"), "metro_~id");
@@ -40,7 +40,8 @@ fn a_name_with_a_variable_is_explained_and_anchored() {
         text,
         "c.yml:2:3: path 'bus.1_~id' serves every path 'bus.1_<id>' (read as '~^bus\\.1_(?P<id>[^/]+)$')",
     );
-    let paths = load(text).unwrap().settings.paths;
+    let settings = view(text).settings;
+    let paths = &settings.paths;
     assert!(paths.lookup("bus.1_7").is_ok());
     for other in ["bus.1_", "busx1_7", "xbus.1_7", "bus.1_7/x"] {
         assert!(paths.lookup(other).is_err(), "{other}");
@@ -92,16 +93,17 @@ fn there_is_one_catch_all() {
 #[test]
 fn sources_of_later_versions_are_accepted_and_garbage_is_not() {
     let loaded = load(
-        "paths:\n  a: {source: 'rtsp://user:secret@camera/1'}\n  b: {source: 'rtsp://other'}\n  c: {source: redirect}\n",
+        "paths:\n  a: {source: 'rtsp://user:secret@camera/1'}\n  b: {source: 'rtsp://other'}\n  c: {source: redirect, sourceRedirect: /a}\n",
     )
     .unwrap();
-    assert_eq!(loaded.settings.paths.lookup("a").unwrap().source, Source::Unserved("rtsp".into()));
+    assert_eq!(loaded.view.settings.paths.lookup("a").unwrap().source, Source::Unserved("rtsp".into()));
     assert_eq!(
         loaded.warnings,
         [
-            "c.yml:2:15: 'source' of path 'a' is of kind rtsp, which is accepted but not served by this version yet \
+            "c.yml:2:15: 'source' is of kind rtsp, which is accepted but not served by this version yet \
              (and in 1 more place)",
-            "c.yml:4:15: 'source' of path 'c' is of kind redirect, which is accepted but not served by this version yet",
+            "c.yml:4:25: key 'sourceRedirect' is accepted but not served by this version yet",
+            "c.yml:4:15: 'source' is of kind redirect, which is accepted but not served by this version yet",
         ]
     );
     let error = errors("paths: {a: {source: 'rstp://user:secret@camera'}}").pop().unwrap();
@@ -114,7 +116,7 @@ fn sources_of_later_versions_are_accepted_and_garbage_is_not() {
 fn the_built_in_camera_needs_one_name() {
     for key in ["all_others", "~^cam", "cam_~id"] {
         let error = errors(&format!("paths:\n  {key}: {{source: demo}}")).pop().unwrap();
-        assert!(error.contains(&format!("'source' of path '{key}' is demo")), "{error}");
+        assert!(error.contains("'source' is demo, but this entry serves many paths"), "{error}");
     }
 }
 
@@ -122,6 +124,10 @@ fn the_built_in_camera_needs_one_name() {
 fn a_mistake_in_the_defaults_is_one_error_for_all_paths() {
     assert_one_error(
         "pathDefaults: {core: 8}\npaths: {a: , b: , c: }",
+        "c.yml:1:22: 'core' is 8: expected one of engine.cores (0-3)",
+    );
+    assert_one_error(
+        "pathDefaults: {core: 8}",
         "c.yml:1:22: 'core' is 8: expected one of engine.cores (0-3)",
     );
     assert_eq!(errors("engine: {cores: [1]}\npaths: {a: {core: 2}}").len(), 1);
@@ -146,7 +152,7 @@ fn ten_thousand_paths_load() {
     }
     let started = std::time::Instant::now();
     let loaded = load(&text).unwrap();
-    assert_eq!(loaded.settings.paths.exact().count(), 10_000);
+    assert_eq!(loaded.view.settings.paths.exact().count(), 10_000);
     assert_eq!(loaded.warnings.len(), 1);
     // Far more than it takes even without optimisation: catches a square, not a slow machine.
     assert!(started.elapsed().as_secs() < 20);

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use corecast_hub::settings::{MediaIoChoice, Park};
 
-use super::{assert_one_error, assert_one_warning, errors, load, warnings};
-use crate::observe::log::{Destination, Level};
+use super::{assert_one_error, assert_one_warning, errors, load, view, warnings};
+use crate::{
+    control::{config::store::View, settings::TlsFiles},
+    observe::log::{Destination, Level},
+};
 
 #[test]
 fn an_empty_file_is_all_defaults() {
     let loaded = load("").unwrap();
     assert!(loaded.warnings.is_empty());
-    let settings = loaded.settings;
+    let settings = loaded.view.settings;
     assert_eq!(settings.read_timeout, Duration::from_secs(10));
     assert_eq!(settings.write_timeout, Duration::from_secs(10));
     assert_eq!(settings.udp_payload_bytes_max, 1452);
@@ -20,18 +23,18 @@ fn an_empty_file_is_all_defaults() {
     assert_eq!(settings.rtsp.rtp_address, "[::]:8000".parse().unwrap());
     assert_eq!(settings.rtsp.rtcp_address, "[::]:8001".parse().unwrap());
     assert!(settings.rtsp.udp && settings.rtsp.tcp);
-    let engine = settings.engine;
+    let engine = &settings.engine;
     assert_eq!(engine.cores, [0, 1, 2, 3]);
     assert_eq!((engine.media_io, engine.park), (MediaIoChoice::Auto, Park::Ring));
     assert_eq!((engine.flush_bytes, engine.ring_bytes_max), (64 << 10, 16 << 20));
     assert_eq!(engine.flush_after, Duration::from_millis(5));
     assert_eq!(engine.reader_lag_max, Duration::from_secs(10));
     assert_eq!(engine.reorder_wait, Duration::from_millis(100));
-    assert_eq!(loaded.log.level, Level::Info);
-    assert_eq!(loaded.log.destinations, [Destination::Stdout]);
-    assert!(!loaded.log.structured);
-    assert_eq!(loaded.log.file.to_str(), Some("mediamtx.log"));
-    assert_eq!(loaded.log.syslog_prefix, "mediamtx");
+    assert_eq!(loaded.view.control.log.level, Level::Info);
+    assert_eq!(loaded.view.control.log.destinations, [Destination::Stdout]);
+    assert!(!loaded.view.control.log.structured);
+    assert_eq!(loaded.view.control.log.file.to_str(), Some("mediamtx.log"));
+    assert_eq!(loaded.view.control.log.syslog_prefix, "mediamtx");
     assert!(settings.paths.lookup("x").is_err());
 }
 
@@ -47,10 +50,10 @@ fn served_keys_are_obeyed() {
     )
     .unwrap();
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
-    assert_eq!(loaded.log.level, Level::Debug);
-    assert_eq!(loaded.log.destinations, [Destination::File, Destination::Stdout]);
-    assert!(loaded.log.structured);
-    let settings = loaded.settings;
+    assert_eq!(loaded.view.control.log.level, Level::Debug);
+    assert_eq!(loaded.view.control.log.destinations, [Destination::File, Destination::Stdout]);
+    assert!(loaded.view.control.log.structured);
+    let settings = loaded.view.settings;
     assert_eq!(settings.read_timeout, Duration::from_secs(129_600));
     assert_eq!(settings.write_timeout, Duration::from_secs(90));
     assert_eq!(settings.udp_payload_bytes_max, 1200);
@@ -82,7 +85,7 @@ fn all_errors_come_at_once_in_the_order_of_the_file() {
 fn yaml_1_1_booleans_work_unquoted_everywhere() {
     for (word, expected) in [("yes", true), ("On", true), ("TRUE", true), ("no", false), ("OFF", false)] {
         let loaded = load(&format!("rtsp: {word}")).unwrap();
-        assert_eq!(loaded.settings.rtsp.address.is_some(), expected, "{word}");
+        assert_eq!(loaded.view.settings.rtsp.address.is_some(), expected, "{word}");
     }
     assert!(warnings("rtspEncryption: no").is_empty());
     assert!(warnings("rtspEncryption: off").is_empty());
@@ -129,9 +132,9 @@ fn anchors_and_merges_work_and_alias_bombs_do_not() {
         "paths:\n  a: &base\n    maxReaders: 3\n    gopCache: no\n  b:\n    <<: *base\n    maxReaders: 5\n  c: *base\n",
     )
     .unwrap();
-    let readers = |name| loaded.settings.paths.lookup(name).unwrap().readers_max.map(u32::from);
+    let readers = |name| loaded.view.settings.paths.lookup(name).unwrap().readers_max.map(u32::from);
     assert_eq!((readers("a"), readers("b"), readers("c")), (Some(3), Some(5), Some(3)));
-    assert!(!loaded.settings.paths.lookup("b").unwrap().gop_cache);
+    assert!(!loaded.view.settings.paths.lookup("b").unwrap().gop_cache);
 
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..10 {
@@ -146,24 +149,24 @@ fn anchors_and_merges_work_and_alias_bombs_do_not() {
 
 #[test]
 fn unknown_keys_are_refused_with_a_hint() {
-    assert_one_error("rtspAdress: :1", "c.yml:1:1: unknown key 'rtspAdress': did you mean 'rtspAddress'?");
-    assert_one_error("LogLevel: info", "c.yml:1:1: unknown key 'LogLevel': did you mean 'logLevel'?");
-    assert_one_error("nobodyHasThis: 1", "c.yml:1:1: unknown key 'nobodyHasThis'");
+    assert_one_error(
+        "rtspAdress: :1",
+        "c.yml:1:1: unknown field \"rtspAdress\": did you mean \"rtspAddress\"?",
+    );
+    assert_one_error("LogLevel: info", "c.yml:1:1: unknown field \"LogLevel\": did you mean \"logLevel\"?");
+    assert_one_error("nobodyHasThis: 1", "c.yml:1:1: unknown field \"nobodyHasThis\"");
     assert_one_error(
         "maxReaders: 1",
-        "c.yml:1:1: unknown key 'maxReaders' here: it belongs under 'pathDefaults' or into a path",
+        "c.yml:1:1: unknown field \"maxReaders\": it belongs under 'pathDefaults' or into a path",
     );
-    assert_one_error(
-        "flushAfter: 1ms",
-        "c.yml:1:1: unknown key 'flushAfter' here: it belongs under 'engine'",
-    );
+    assert_one_error("flushAfter: 1ms", "c.yml:1:1: unknown field \"flushAfter\": it belongs under 'engine'");
     assert_one_error(
         "paths:\n  cam1:\n    hls: no",
-        "c.yml:3:5: unknown key 'hls' here: it belongs to the top level",
+        "c.yml:3:5: unknown field \"hls\": it belongs to the top level",
     );
     assert_one_error(
         "authInternalUsers:\n- user: any\n  password: x",
-        "c.yml:3:3: unknown key 'authInternalUsers.password': known are user, pass, ips, permissions",
+        "c.yml:3:3: unknown field \"authInternalUsers.password\": known are user, pass, ips, permissions",
     );
 }
 
@@ -181,7 +184,7 @@ fn keys_of_later_versions_warn_only_when_they_change_something() {
             .is_empty()
     );
     assert_one_warning(
-        "hlsSegmentCount: 5",
+        "hlsSegmentCount: 8",
         "c.yml:1:1: key 'hlsSegmentCount' is accepted but not served by this version yet",
     );
     assert_one_warning(
@@ -196,7 +199,7 @@ fn keys_of_later_versions_warn_only_when_they_change_something() {
 
 #[test]
 fn services_of_later_versions_warn_whenever_they_are_switched_on_in_words() {
-    for service in ["rtmp", "srt", "moq", "hls", "webrtc", "api", "metrics", "pprof", "playback"] {
+    for service in ["rtmp", "srt", "moq", "hls", "webrtc", "pprof", "playback"] {
         assert!(warnings(&format!("{service}: no")).is_empty(), "{service}");
         assert!(warnings(&format!("{service}:")).is_empty(), "{service}");
         let expected = format!("c.yml:1:1: key '{service}' is accepted but not served by this version yet");
@@ -223,11 +226,8 @@ fn the_default_users_are_recognised_in_any_spelling() {
         )
         .is_empty()
     );
-    assert_one_warning(
-        "authInternalUsers: [{user: me, pass: secret}]",
-        "c.yml:1:1: key 'authInternalUsers' is accepted but not served by this version yet: \
-         clients are NOT asked for credentials",
-    );
+    let settings = view("authInternalUsers: [{user: me, pass: secret}]").settings;
+    assert!(!settings.access.read_open && !settings.access.publish_open);
 }
 
 #[test]
@@ -248,7 +248,10 @@ fn networks_are_checked() {
 #[test]
 fn whole_numbers_are_read_as_yaml_writes_them() {
     for text in ["1200", "1_200", "1200.0", "0x4b0", "0o2260"] {
-        assert_eq!(load(&format!("udpMaxPayloadSize: {text}")).unwrap().settings.udp_payload_bytes_max, 1200);
+        assert_eq!(
+            load(&format!("udpMaxPayloadSize: {text}")).unwrap().view.settings.udp_payload_bytes_max,
+            1200
+        );
     }
     for text in ["1200.5", "'1200'", "12k", "_1200"] {
         assert_eq!(errors(&format!("udpMaxPayloadSize: {text}")).len(), 1, "{text}");
@@ -258,19 +261,19 @@ fn whole_numbers_are_read_as_yaml_writes_them() {
 #[test]
 fn older_keys_are_translated_with_one_warning() {
     let loaded = load("protocols: [tcp]").unwrap();
-    assert!(loaded.settings.rtsp.tcp && !loaded.settings.rtsp.udp);
+    assert!(loaded.view.settings.rtsp.tcp && !loaded.view.settings.rtsp.udp);
     assert_eq!(loaded.warnings, ["c.yml:1:1: key 'protocols' is deprecated, read as 'rtspTransports'"]);
     let loaded = load("rtspDisable: yes").unwrap();
-    assert_eq!(loaded.settings.rtsp.address, None);
+    assert_eq!(loaded.view.settings.rtsp.address, None);
     assert_eq!(
         loaded.warnings,
         ["c.yml:1:1: key 'rtspDisable' is deprecated, read as the opposite of 'rtsp'"]
     );
     let loaded = load("readBufferCount: 512\nrtspUDPReadBufferSize: 2048").unwrap();
-    assert_eq!(loaded.settings.udp_read_buffer_bytes.map(usize::from), Some(2048));
+    assert_eq!(loaded.view.settings.udp_read_buffer_bytes.map(usize::from), Some(2048));
     let loaded = load("paths: {a: {disablePublisherOverride: yes}, b: {overridePublisher: yes}}").unwrap();
-    assert!(!loaded.settings.paths.lookup("a").unwrap().override_publisher);
-    assert!(loaded.settings.paths.lookup("b").unwrap().override_publisher);
+    assert!(!loaded.view.settings.paths.lookup("a").unwrap().override_publisher);
+    assert!(loaded.view.settings.paths.lookup("b").unwrap().override_publisher);
     assert_eq!(loaded.warnings.len(), 1);
     assert_one_warning(
         "record: yes",
@@ -284,20 +287,37 @@ fn older_keys_are_translated_with_one_warning() {
     );
     // As MediaMTX: the older spelling wins.
     let loaded = load("protocols: [tcp]\nrtspTransports: [udp]").unwrap();
-    assert!(loaded.settings.rtsp.tcp && !loaded.settings.rtsp.udp);
+    assert!(loaded.view.settings.rtsp.tcp && !loaded.view.settings.rtsp.udp);
 }
 
 #[test]
-fn tls_that_is_demanded_closes_the_plain_port_and_tls_that_is_offered_is_said_to_be_missing() {
+fn tls_is_served_beside_the_plain_port_or_instead_of_it() {
+    let of = |text: &str| {
+        let View { settings, control, .. } = load(text).unwrap().view;
+        (settings.rtsp.address.is_some(), settings.rtsp.tls_address, control.rtsp_tls.clone())
+    };
+    let files = |key: &str, cert: &str| Some(TlsFiles { key: key.into(), cert: cert.into() });
+    let default = Some("[::]:8322".parse().unwrap());
     for text in
         ["rtspEncryption: strict", "rtspEncryption: yes", "rtspEncryption: 'true'", "encryption: strict"]
     {
-        assert_eq!(load(text).unwrap().settings.rtsp.address, None, "{text}");
-        assert!(warnings(text).iter().any(|warning| warning.contains("NOTHING LISTENS")), "{text}");
+        assert_eq!(of(text), (false, default, files("server.key", "server.crt")), "{text}");
     }
-    let offered = warnings("rtspEncryption: optional");
-    assert!(offered.len() == 1 && offered[0].contains("is served UNENCRYPTED"), "{offered:?}");
-    assert_eq!(warnings("encryption: optional").len(), 2, "its age is worth a warning of its own");
+    let optional =
+        "rtspEncryption: optional\nrtspsAddress: 127.0.0.1:322\nrtspServerKey: k\nrtspServerCert: c";
+    assert_eq!(of(optional), (true, Some("127.0.0.1:322".parse().unwrap()), files("k", "c")));
+    assert!(warnings(optional).is_empty());
+    assert_eq!(of("rtspsAddress: x\nrtspServerKey: ''"), (true, None, None), "what is off may be anything");
+    assert_eq!(of("rtsp: no\nrtspEncryption: strict"), (false, None, None));
+    assert_one_error(
+        "rtspEncryption: optional\nrtspServerCert: ''",
+        "c.yml:2:17: 'rtspServerCert' is empty: expected the path of a PEM file",
+    );
+    assert_one_warning(
+        "rtspEncryption: strict\nrtspTransports: [udp]",
+        "c.yml:2:17: 'rtspTransports' lacks tcp: this version serves encrypted media over TCP only, so that nobody \
+         can read or publish on rtspsAddress",
+    );
 }
 
 #[test]
@@ -329,7 +349,7 @@ fn rtp_and_rtcp_ports_are_a_pair() {
 
 #[test]
 fn addresses_have_a_port_and_may_have_a_host() {
-    let address = |text| load(&format!("rtspAddress: '{text}'")).unwrap().settings.rtsp.address.unwrap();
+    let address = |text| load(&format!("rtspAddress: '{text}'")).unwrap().view.settings.rtsp.address.unwrap();
     assert_eq!(address("[::1]:8554"), "[::1]:8554".parse().unwrap());
     assert_eq!(address("localhost:8554").port(), 8554);
     for wrong in ["8554", "localhost", ":", ":99999", ""] {
@@ -342,17 +362,23 @@ fn addresses_have_a_port_and_may_have_a_host() {
 
 #[test]
 fn limits_are_kept() {
-    assert_one_error("readTimeout: 0s", "c.yml:1:14: 'readTimeout' must be longer than zero");
-    assert_one_error("writeTimeout: -1s", "c.yml:1:15: 'writeTimeout' must be longer than zero");
+    assert_one_error("readTimeout: 0s", "c.yml:1:14: 'readTimeout' is '0s': expected more than 0s");
+    assert_one_error("writeTimeout: -1s", "c.yml:1:15: 'writeTimeout' is '-1s': expected more than 0s");
     assert_one_error(
         "udpMaxPayloadSize: 1473",
         "c.yml:1:20: 'udpMaxPayloadSize' is '1473': expected a whole number from 128 to 1472",
     );
-    assert_one_error("engine: {flushAfter: 2s}", "c.yml:1:22: 'flushAfter' must be between 0s and 1s");
-    assert_one_error("engine: {ringMax: 2G}", "c.yml:1:19: 'ringMax' must be between 1024K and 1024M");
+    assert_one_error(
+        "engine: {flushAfter: 2s}",
+        "c.yml:1:22: 'flushAfter' is '2s': expected a duration between 0s and 1s",
+    );
+    assert_one_error(
+        "engine: {ringMax: 2G}",
+        "c.yml:1:19: 'ringMax' is '2G': expected a size between 1M and 1G",
+    );
     assert_one_error(
         "engine: {flushBytes: 2M, ringMax: 1M}",
-        "c.yml:1:22: 'flushBytes' must not be larger than 'ringMax'",
+        "c.yml:1:22: 'flushBytes' is larger than 'ringMax': expected the reverse",
     );
     assert_one_error("engine: {cores: [0, 9]}", "c.yml:1:17: 'cores' has 9: this process may use 0-3");
     assert_one_error("engine: {cores: [1, 1]}", "c.yml:1:17: 'cores' has 1 twice");
@@ -364,9 +390,11 @@ fn limits_are_kept() {
 }
 
 #[test]
-fn syslog_is_accepted_and_something_is_still_logged() {
-    let loaded = load("logDestinations: [syslog]").unwrap();
-    assert_eq!(loaded.log.destinations, [Destination::Stdout]);
-    assert_eq!(loaded.warnings.len(), 1);
-    assert!(load("logDestinations: []").unwrap().log.destinations.is_empty());
+fn logs_go_to_each_destination_once_or_nowhere() {
+    let destinations = |text| load(text).unwrap().view.control.log.destinations.clone();
+    assert_eq!(
+        destinations("logDestinations: [syslog, file, syslog]"),
+        [Destination::Syslog, Destination::File]
+    );
+    assert!(destinations("logDestinations: []").is_empty());
 }

@@ -1,13 +1,26 @@
 //! What log lines look like, where they go, and what they never show.
 
-use std::sync::Mutex;
+use std::{
+    os::unix::net::UnixDatagram,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use tracing::{debug, error, info, subscriber::with_default, trace, warn};
 
-use super::*;
+use super::{
+    line::{Line, MESSAGE_BYTES_MAX, Tag},
+    sink::{QUEUED_LINES_MAX, Syslog},
+    *,
+};
 
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Memory {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl io::Write for Memory {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -24,11 +37,12 @@ impl io::Write for Memory {
 fn written(level: Level, structured: bool, colour: bool, events: impl FnOnce()) -> String {
     let memory = Memory::default();
     let settings = LogSettings { level, structured, ..LogSettings::default() };
-    let (log, workers) =
-        Log::start(&settings, vec![(Box::new(memory.clone()), colour)], TimeZone::fixed(jiff::tz::offset(2)));
-    with_default(log, events);
-    drop(workers);
-    String::from_utf8(memory.0.lock().unwrap().clone()).unwrap()
+    let sink = Sink::start(Target::Stdout, colour, Box::new(memory.clone()));
+    let zone = TimeZone::fixed(jiff::tz::offset(2));
+    let handle = Handle::start(&settings, vec![sink], zone, Path::new(SYSLOG_SOCKET));
+    with_default(handle.log.clone(), events);
+    drop(Guard { handle });
+    memory.text()
 }
 
 #[test]
@@ -68,20 +82,30 @@ fn structured_lines_are_json_whatever_they_hold() {
 
 #[test]
 fn timestamps_are_local_and_trimmed_as_in_go() {
-    let (log, _workers) = Log::start(&LogSettings::default(), Vec::new(), TimeZone::UTC);
-    let line = Line { message: "m".into(), fields: String::new() };
+    let line = Line::saying("m".into());
     let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let west = TimeZone::fixed(jiff::tz::offset(-5));
     let mut out = String::new();
-    log.json(&mut out, at("2026-01-02T03:04:05.120Z"), Tag::Info, &line).unwrap();
+    line.json(&mut out, &TimeZone::UTC, at("2026-01-02T03:04:05.120Z"), Tag::Info).unwrap();
     assert_eq!(out, "{\"timestamp\":\"2026-01-02T03:04:05.12Z\",\"level\":\"INF\",\"message\":\"m\"}\n");
     out.clear();
-    log.plain(&mut out, at("2026-01-02T03:04:05.999Z"), Tag::Info, &line, false).unwrap();
+    line.plain(&mut out, &TimeZone::UTC, at("2026-01-02T03:04:05.999Z"), Tag::Info, false).unwrap();
     assert_eq!(out, "2026/01/02 03:04:05 INF m\n");
-    let (log, _workers) =
-        Log::start(&LogSettings::default(), Vec::new(), TimeZone::fixed(jiff::tz::offset(-5)));
     out.clear();
-    log.json(&mut out, at("2026-01-02T03:04:05Z"), Tag::Error, &line).unwrap();
+    line.json(&mut out, &west, at("2026-01-02T03:04:05Z"), Tag::Error).unwrap();
     assert_eq!(out, "{\"timestamp\":\"2026-01-01T22:04:05-05:00\",\"level\":\"ERR\",\"message\":\"m\"}\n");
+}
+
+#[test]
+fn lines_for_syslog_have_priority_time_and_tag_but_no_level() {
+    let line = Line::saying("[RTSP] opened\nforged".into());
+    let at = "2026-03-02T03:04:05Z".parse::<Timestamp>().unwrap();
+    let pid = std::process::id();
+    for (tag, priority) in [(Tag::Error, 27), (Tag::Warning, 28), (Tag::Info, 30), (Tag::Debug, 31)] {
+        let mut out = String::new();
+        line.syslog(&mut out, &TimeZone::UTC, at, tag, "cam").unwrap();
+        assert_eq!(out, format!("<{priority}>Mar  2 03:04:05 cam[{pid}]: [RTSP] opened\\nforged"));
+    }
 }
 
 #[test]
@@ -133,14 +157,15 @@ fn a_stuck_destination_costs_lines_and_says_how_many() {
     }
     let memory = Memory::default();
     let (release, gate) = std::sync::mpsc::channel();
-    let writer = Box::new(Stuck(memory.clone(), gate));
-    let (log, workers) = Log::start(&LogSettings::default(), vec![(writer, false)], TimeZone::UTC);
-    with_default(log.clone(), || {
+    let sink = Sink::start(Target::Stdout, false, Box::new(Stuck(memory.clone(), gate)));
+    let settings = LogSettings::default();
+    let handle = Handle::start(&settings, vec![sink], TimeZone::UTC, Path::new(SYSLOG_SOCKET));
+    with_default(handle.log.clone(), || {
         for number in 0..QUEUED_LINES_MAX + 10 {
             info!("line {number}");
         }
     });
-    let dropped = log.dropped_lines();
+    let dropped = handle.dropped_lines();
     assert!(dropped >= 9, "{dropped}");
     drop(release);
     // The queue drains in the background; the report then finds room.
@@ -148,11 +173,10 @@ fn a_stuck_destination_costs_lines_and_says_how_many() {
         if memory.0.lock().unwrap().len() > 100_000 {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
-    drop(Guard { log, _workers: workers });
-    let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
-    assert!(text.contains("log lines dropped so far"), "no report");
+    drop(Guard { handle });
+    assert!(memory.text().contains("log lines dropped so far"), "no report");
 }
 
 #[test]
@@ -164,4 +188,177 @@ fn a_log_file_that_cannot_be_opened_is_named() {
     };
     let error = init(&settings).unwrap_err().to_string();
     assert!(error.starts_with("log file /nowhere/at/all.log cannot be opened: "), "{error}");
+}
+
+/// A directory that goes with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("corecast-log-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn to_file(path: &Path) -> LogSettings {
+    LogSettings { destinations: vec![Destination::File], file: path.to_owned(), ..LogSettings::default() }
+}
+
+fn start(settings: &LogSettings, syslog: &Path) -> Guard {
+    let sinks = Target::all(settings).into_iter().map(|target| Sink::open(target, syslog).unwrap()).collect();
+    Guard { handle: Handle::start(settings, sinks, TimeZone::UTC, syslog) }
+}
+
+#[test]
+fn files_are_appended_to() {
+    let scratch = Scratch::new("append");
+    let file = scratch.0.join("a.log");
+    std::fs::write(&file, "before\n").unwrap();
+    let guard = start(&to_file(&file), Path::new(SYSLOG_SOCKET));
+    with_default(guard.handle().log, || info!("after"));
+    drop(guard);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("before\n") && text.ends_with("INF after\n"), "{text}");
+}
+
+#[test]
+fn level_and_structure_change_while_it_runs() {
+    let scratch = Scratch::new("level");
+    let file = scratch.0.join("a.log");
+    let guard = start(&to_file(&file), Path::new(SYSLOG_SOCKET));
+    let handle = guard.handle();
+    let evaluated = AtomicUsize::new(0);
+    let count = || evaluated.fetch_add(1, Ordering::Relaxed);
+    // One call site, so that it must be told of the change.
+    let say = || debug!("debug {}", count());
+    with_default(handle.log.clone(), || {
+        say();
+        handle.reconfigure(&LogSettings { level: Level::Debug, ..to_file(&file) }).unwrap();
+        say();
+        handle.reconfigure(&LogSettings { level: Level::Debug, structured: true, ..to_file(&file) }).unwrap();
+        say();
+        handle.reconfigure(&LogSettings { level: Level::Error, ..to_file(&file) }).unwrap();
+        say();
+        info!("not written");
+    });
+    drop(guard);
+    assert_eq!(evaluated.load(Ordering::Relaxed), 2, "a line that is off is not even put together");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].ends_with("DEB debug 0"), "{text}");
+    assert!(lines[1].ends_with("\"level\":\"DEB\",\"message\":\"debug 1\"}"), "{text}");
+}
+
+#[test]
+fn no_line_is_lost_when_the_file_changes() {
+    const THREADS: usize = 4;
+    let scratch = Scratch::new("swap");
+    let files: Vec<_> = (0..8).map(|number| scratch.0.join(format!("{number}.log"))).collect();
+    let guard = start(&to_file(&files[0]), Path::new(SYSLOG_SOCKET));
+    let handle = guard.handle();
+    let done = AtomicBool::new(false);
+    let written: usize = thread::scope(|scope| {
+        let writers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (log, done) = (handle.log.clone(), &done);
+                scope.spawn(move || {
+                    with_default(log, || {
+                        let mut written = 0;
+                        while !done.load(Ordering::Relaxed) {
+                            info!("line");
+                            written += 1;
+                            // Slower than the disk, so that nothing is dropped for want of room.
+                            thread::sleep(Duration::from_micros(200));
+                        }
+                        written
+                    })
+                })
+            })
+            .collect();
+        for file in &files {
+            handle.reconfigure(&to_file(file)).unwrap();
+            thread::sleep(Duration::from_millis(20));
+        }
+        done.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+    });
+    drop(guard);
+    assert_eq!(handle.dropped_lines(), 0);
+    let counts: Vec<_> =
+        files.iter().map(|file| std::fs::read_to_string(file).unwrap().lines().count()).collect();
+    assert_eq!(counts.iter().sum::<usize>(), written, "{counts:?}");
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}
+
+#[test]
+fn a_reload_that_cannot_open_its_file_changes_nothing() {
+    let scratch = Scratch::new("keep");
+    let file = scratch.0.join("a.log");
+    let guard = start(&to_file(&file), Path::new(SYSLOG_SOCKET));
+    let handle = guard.handle();
+    let bad = LogSettings { level: Level::Error, ..to_file(&scratch.0.join("missing/b.log")) };
+    let error = handle.reconfigure(&bad).unwrap_err().to_string();
+    assert!(error.contains("missing/b.log cannot be opened: No such file"), "{error}");
+    with_default(handle.log.clone(), || info!("still here"));
+    drop(guard);
+    assert!(std::fs::read_to_string(&file).unwrap().ends_with("INF still here\n"));
+    assert!(handle.reconfigure(&to_file(&file)).is_ok(), "nothing to change once it has ended");
+}
+
+#[test]
+fn syslog_gets_datagrams_and_its_prefix_changes_live() {
+    let scratch = Scratch::new("syslog");
+    let path = scratch.0.join("dev-log");
+    let daemon = UnixDatagram::bind(&path).unwrap();
+    daemon.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let settings = |prefix: &str| LogSettings {
+        destinations: vec![Destination::Syslog],
+        structured: true,
+        syslog_prefix: prefix.into(),
+        ..LogSettings::default()
+    };
+    let guard = start(&settings("one"), &path);
+    let handle = guard.handle();
+    let receive = || {
+        let mut buffer = [0; 1024];
+        let length = daemon.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    with_default(handle.log.clone(), || {
+        warn!(code = 7, "first");
+        let line = receive();
+        assert!(line.starts_with("<28>") && line.contains(" one["), "{line}");
+        assert!(line.ends_with("]: first code=7"), "{line}");
+        handle.reconfigure(&settings("two")).unwrap();
+        info!("second");
+        assert!(receive().contains(" two["));
+    });
+}
+
+#[test]
+fn a_missing_log_daemon_is_told_once_and_found_when_it_comes_back() {
+    use std::io::Write as _;
+    let scratch = Scratch::new("no-daemon");
+    let path = scratch.0.join("dev-log");
+    let mut told = Vec::new();
+    let mut syslog =
+        Syslog::new(UnixDatagram::unbound().unwrap(), path.clone(), |text: &str| told.push(text.to_owned()));
+    syslog.write_all(b"lost").unwrap();
+    syslog.write_all(b"lost too").unwrap();
+    let daemon = UnixDatagram::bind(&path).unwrap();
+    syslog.write_all(b"heard").unwrap();
+    let mut buffer = [0; 16];
+    assert_eq!(daemon.recv(&mut buffer).unwrap(), 5);
+    drop(daemon);
+    syslog.write_all(b"lost again").unwrap();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("dev-log"), "{told:?}");
 }

@@ -1,0 +1,210 @@
+//! What is live, by path (contract §2.3), and where it is forwarded to.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{extract::FromRequestParts, extract::State, http::request::Parts, response::Response};
+use corecast_hub::{roster::Origin, settings::check_name};
+use corecast_media::codec::props::CodecProps;
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Api, Name,
+    paging::{Paging, query, value},
+    parse_id, rfc3339,
+};
+use crate::control::{
+    config::store::View,
+    directory::{Directory, Session},
+    http::answer::{Failure, json as answer},
+};
+
+/// A path as the API shows it. Fields with newer names stand beside the older ones, which clients still read.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LivePath {
+    name: Arc<str>,
+    conf_name: Arc<str>,
+    ready: bool,
+    ready_time: Option<String>,
+    available: bool,
+    available_time: Option<String>,
+    online: bool,
+    online_time: Option<String>,
+    source: Option<Party>,
+    tracks: Vec<&'static str>,
+    tracks2: Vec<Track>,
+    readers: Vec<Party>,
+    inbound_bytes: u64,
+    outbound_bytes: u64,
+    inbound_frames_in_error: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+}
+
+/// Who brings a stream in, or takes it out.
+#[derive(Serialize)]
+pub(super) struct Party {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Empty for what is no session.
+    id: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Track {
+    codec: &'static str,
+    codec_props: Value,
+}
+
+pub(super) async fn list(State(api): State<Api>, paging: Paging) -> Response {
+    let view = api.office.view();
+    let directory = Arc::clone(&api.office.directory);
+    // Nothing is live while nothing has a stream: readers wait for none.
+    let mut names: BTreeSet<Arc<str>> = view.paths.keys().filter(|key| is_one_path(key)).cloned().collect();
+    names.extend(directory.streams().iter().map(|stream| Arc::clone(&stream.path)));
+    let names: Vec<_> = names.into_iter().collect();
+    paging.page(names, move |name| live_path(&view, &directory, &name)).await
+}
+
+pub(super) async fn get(State(api): State<Api>, Name(name): Name) -> Result<Response, Failure> {
+    let view = api.office.view();
+    if !exists(&view, &api.office.directory, &name) {
+        return Err(Failure::not_found("path not found"));
+    }
+    Ok(answer(&live_path(&view, &api.office.directory, &name)))
+}
+
+/// Configured by its own name, or live by a pattern.
+fn exists(view: &View, directory: &Directory, name: &str) -> bool {
+    (is_one_path(name) && view.paths.contains_key(name)) || directory.stream(name).is_some()
+}
+
+/// Whether a key of the configuration names one path, which is there even when nothing is live.
+pub(super) fn is_one_path(key: &str) -> bool {
+    !matches!(key, "all" | "all_others") && check_name(key).is_ok()
+}
+
+fn live_path(view: &View, directory: &Directory, name: &str) -> LivePath {
+    let stream = directory.stream(name);
+    let since = stream.as_ref().map(|stream| rfc3339(stream.since));
+    let conf_name = match view.paths.get_key_value(name) {
+        Some((key, _)) => Arc::clone(key),
+        // Of a stream whose entry has just been removed, nothing is known.
+        None => view.serving(name).map(|(path, _)| Arc::clone(&path.settings.conf_name)).unwrap_or_default(),
+    };
+    let mut readers: Vec<Party> =
+        directory.readers(name).iter().map(|session| Party::from(&**session)).collect();
+    readers.sort_by(|a, b| (a.kind, &a.id).cmp(&(b.kind, &b.id)));
+    let tracks = stream.as_ref().map(|stream| stream.tracks.as_slice()).unwrap_or_default();
+    let traffic = stream.as_ref().map(|stream| &stream.traffic);
+    let inbound_bytes = traffic.map_or(0, |traffic| traffic.inbound_bytes.get());
+    let outbound_bytes = traffic.map_or(0, |traffic| traffic.outbound_bytes.get());
+    LivePath {
+        name: name.into(),
+        conf_name,
+        ready: stream.is_some(),
+        ready_time: since.clone(),
+        available: stream.is_some(),
+        available_time: since.clone(),
+        online: stream.is_some(),
+        online_time: since,
+        source: stream.as_ref().map(|stream| Party::from(&stream.origin)),
+        tracks: tracks.iter().map(|track| track.codec).collect(),
+        tracks2: tracks
+            .iter()
+            .map(|track| Track { codec: track.codec, codec_props: codec_props(&track.props) })
+            .collect(),
+        readers,
+        inbound_bytes,
+        outbound_bytes,
+        inbound_frames_in_error: traffic.map_or(0, |traffic| traffic.inbound_frames_in_error.get()),
+        bytes_received: inbound_bytes,
+        bytes_sent: outbound_bytes,
+    }
+}
+
+impl Party {
+    pub(super) fn rtsp_session(id: Uuid, encrypted: bool) -> Self {
+        Self { kind: if encrypted { "rtspsSession" } else { "rtspSession" }, id: id.to_string() }
+    }
+}
+
+impl From<&Session> for Party {
+    fn from(session: &Session) -> Self {
+        Self::rtsp_session(session.id, session.encrypted)
+    }
+}
+
+impl From<&Origin> for Party {
+    fn from(origin: &Origin) -> Self {
+        match origin {
+            Origin::RtspSession(id) => Self::rtsp_session(*id, false),
+            Origin::RtspsSession(id) => Self::rtsp_session(*id, true),
+            Origin::Demo => Self { kind: "demoSource", id: String::new() },
+        }
+    }
+}
+
+fn codec_props(props: &CodecProps) -> Value {
+    match props {
+        CodecProps::None => Value::Null,
+        CodecProps::Video { width, height, profile, level } => {
+            json!({"width": width, "height": height, "profile": profile, "level": level})
+        }
+        CodecProps::Av1 { width, height, profile, level, tier } => {
+            json!({"width": width, "height": height, "profile": profile, "level": level, "tier": tier})
+        }
+        CodecProps::Vp9 { profile } => json!({"profile": profile}),
+        CodecProps::Opus { channel_count } => json!({"channelCount": channel_count}),
+        CodecProps::Sampled { sample_rate, channel_count } => {
+            json!({"sampleRate": sample_rate, "channelCount": channel_count})
+        }
+        CodecProps::G711 { mu_law, sample_rate, channel_count } => {
+            json!({"muLaw": mu_law, "sampleRate": sample_rate, "channelCount": channel_count})
+        }
+        CodecProps::Lpcm { bit_depth, sample_rate, channel_count } => {
+            json!({"bitDepth": bit_depth, "sampleRate": sample_rate, "channelCount": channel_count})
+        }
+    }
+}
+
+/// The query of the forward endpoints.
+pub(super) struct Forwarded {
+    path: String,
+    id: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Forwarded {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let query = query(parts, state).await?;
+        let path = value(&query, "path").ok_or_else(|| Failure::bad_request("invalid path"))?.to_owned();
+        Ok(Self { path, id: value(&query, "id").map(str::to_owned) })
+    }
+}
+
+/// No path is forwarded by this version: each has an empty list.
+pub(super) async fn forward_list(
+    State(api): State<Api>,
+    forwarded: Forwarded,
+    paging: Paging,
+) -> Result<Response, Failure> {
+    if !exists(&api.office.view(), &api.office.directory, &forwarded.path) {
+        return Err(Failure::not_found("path not found"));
+    }
+    Ok(paging.page(Vec::<()>::new(), |()| ()).await)
+}
+
+pub(super) async fn forward_get(State(api): State<Api>, forwarded: Forwarded) -> Failure {
+    if let Err(failure) = parse_id(forwarded.id.as_deref().unwrap_or_default()) {
+        return failure;
+    }
+    if !exists(&api.office.view(), &api.office.directory, &forwarded.path) {
+        return Failure::not_found("path not found");
+    }
+    Failure::not_found("forward destination not found")
+}

@@ -1,0 +1,183 @@
+//! What a scrape shows, gathered once: nothing of the relay is looked at, and no lock held, while it is printed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use corecast_hub::{
+    gauges::{BUCKETS_US, Histogram, ShardGauges},
+    roster::SessionState,
+};
+use uuid::Uuid;
+
+use super::process::Process;
+use crate::control::{
+    auth::AuthCounts,
+    directory::{Census, Incidents, PathTotals},
+    hooks::{HookCounts, HookKind},
+    office::{Office, ReloadStatus},
+    tally::{self, ConnNumbers, Retired, SessionNumbers},
+};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// That exist: live, or configured by name. By name.
+    pub paths: Vec<PathRow>,
+    /// Of paths that exist and of those that did; by name.
+    pub totals: BTreeMap<Arc<str>, PathTotals>,
+    /// `None` when RTSP without TLS is off.
+    pub rtsp: Option<Rtsp>,
+    /// Of RTSP over TLS; `None` when that is off.
+    pub rtsps: Option<Rtsp>,
+    pub incidents: Incidents,
+    pub auth: AuthCounts,
+    /// By kind of hook.
+    pub hooks: Vec<(HookKind, HookCounts)>,
+    pub shards: Vec<ShardRow>,
+    /// Of all shards together.
+    pub relay_latency: Durations,
+    pub first_media: Durations,
+    pub reload: ReloadStatus,
+    pub uptime: Duration,
+    pub process: Option<Process>,
+    pub version: &'static str,
+}
+
+/// Connections and sessions of one of the two RTSP servers.
+#[derive(Debug, Clone, Default)]
+pub struct Rtsp {
+    pub conns: Vec<ConnRow>,
+    pub sessions: Vec<SessionRow>,
+    pub retired: Retired,
+}
+
+#[derive(Debug, Clone)]
+pub struct PathRow {
+    pub name: Arc<str>,
+    /// It can be read.
+    pub ready: bool,
+    pub rtsp_readers: usize,
+    pub rtsps_readers: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct ConnRow {
+    pub id: Uuid,
+    pub numbers: ConnNumbers,
+}
+
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    pub id: Uuid,
+    pub path: Arc<str>,
+    pub remote: std::net::SocketAddr,
+    pub state: SessionState,
+    pub numbers: SessionNumbers,
+    /// Thousandths of a timestamp unit.
+    pub jitter_milli: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ShardRow {
+    pub busy_permille: u64,
+    pub cpu_us: u64,
+    pub streams: u64,
+    pub readers: u64,
+    pub ring_bytes: u64,
+}
+
+/// A histogram as read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Durations {
+    pub buckets: [u64; BUCKETS_US.len() + 1],
+    pub sum_us: u64,
+}
+
+impl Durations {
+    fn of_all<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Self {
+        histograms.fold(Self::default(), |all, one| {
+            let (buckets, sum_us) = one.read();
+            Self { buckets: tally::plus(all.buckets, buckets), sum_us: all.sum_us.wrapping_add(sum_us) }
+        })
+    }
+}
+
+impl Snapshot {
+    pub fn gather(office: &Office) -> Self {
+        let census = office.directory.census();
+        let view = office.view();
+        let settings = &view.settings;
+        let mut paths: BTreeMap<&Arc<str>, bool> =
+            settings.paths.exact().map(|path| (&path.conf_name, false)).collect();
+        paths.extend(census.streams.iter().map(|stream| (&stream.path, true)));
+        let mut readers: HashMap<&Arc<str>, [usize; 2]> = HashMap::new();
+        for session in census.sessions.iter().filter(|session| session.facts.state == SessionState::Read) {
+            readers.entry(&session.facts.path).or_default()[usize::from(session.encrypted)] += 1;
+        }
+        let paths = paths
+            .into_iter()
+            .map(|(name, ready)| {
+                let [rtsp_readers, rtsps_readers] = readers.get(name).copied().unwrap_or_default();
+                PathRow { name: Arc::clone(name), ready, rtsp_readers, rtsps_readers }
+            })
+            .collect();
+        let [plain, encrypted] = &census.retired;
+        let rtsp = settings.rtsp.address.map(|_| Rtsp::gather(&census, false, plain));
+        let rtsps = settings.rtsp.tls_address.map(|_| Rtsp::gather(&census, true, encrypted));
+        let gauges = &office.gauges;
+        Self {
+            paths,
+            totals: census.totals,
+            rtsp,
+            rtsps,
+            incidents: census.incidents,
+            auth: office.auth.counters(),
+            hooks: office.plane().map(|plane| plane.hooks.counters().snapshot()).unwrap_or_default(),
+            shards: gauges.iter().map(|gauges| ShardRow::read(gauges)).collect(),
+            relay_latency: Durations::of_all(gauges.iter().map(|gauges| &gauges.relay_latency)),
+            first_media: Durations::of_all(gauges.iter().map(|gauges| &gauges.first_media)),
+            reload: office.reload_status(),
+            uptime: SystemTime::now().duration_since(office.started).unwrap_or_default(),
+            process: Process::read(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+impl Rtsp {
+    fn gather(census: &Census, encrypted: bool, retired: &Retired) -> Self {
+        let conns = census.conns.iter().filter(|conn| conn.encrypted == encrypted);
+        let sessions = census.sessions.iter().filter(|session| session.encrypted == encrypted);
+        Self {
+            conns: conns
+                .map(|conn| ConnRow { id: conn.id, numbers: tally::conn_numbers(&conn.traffic) })
+                .collect(),
+            sessions: sessions
+                .map(|session| SessionRow {
+                    id: session.id,
+                    path: Arc::clone(&session.facts.path),
+                    remote: session.remote,
+                    state: session.facts.state,
+                    numbers: tally::session_numbers(&session.traffic),
+                    jitter_milli: session.traffic.inbound_rtp_jitter_milli.get(),
+                })
+                .collect(),
+            retired: retired.clone(),
+        }
+    }
+}
+
+impl ShardRow {
+    fn read(gauges: &ShardGauges) -> Self {
+        Self {
+            busy_permille: gauges.busy_permille.get(),
+            cpu_us: gauges.cpu_us.get(),
+            streams: gauges.streams.get(),
+            readers: gauges.readers.get(),
+            ring_bytes: gauges.ring_bytes.get(),
+        }
+    }
+}

@@ -11,12 +11,17 @@ use std::{
 
 use clap::Parser;
 use corecast::{
-    control::{config, desk::Desk},
+    control::{
+        config::{self, Loaded, store::View},
+        plane::ControlPlane,
+        rtsps::Rtsps,
+    },
     observe::log,
     shard::{boot, media_io::limits, mesh},
 };
+use corecast_hub::gauges::ShardGauges;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
     iterator::Signals,
 };
@@ -47,10 +52,10 @@ fn main() -> ExitCode {
     if flags.demo {
         env.push(("MTX_PATHS_DEMO_SOURCE".to_owned(), "demo".to_owned()));
     }
-    let loaded = match config::load(flags.config.as_deref(), env, &limits::available_cores()) {
+    let loaded = match View::load(flags.config.as_deref(), env, &limits::available_cores()) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            eprintln!("{errors}");
+            eprintln!("ERR: {errors}");
             return ExitCode::from(EXIT_CONFIG);
         }
     };
@@ -58,24 +63,24 @@ fn main() -> ExitCode {
         print!("{}", loaded.check_report());
         return ExitCode::SUCCESS;
     }
-    let _log = match log::init(&loaded.log) {
+    let log = match log::init(&loaded.view.control.log) {
         Ok(guard) => guard,
         Err(error) => {
             eprintln!("ERR: {error}");
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    info!("Corecast v{}, {}, {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
+    info!("Corecast v{}, {}, {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, architecture());
     if let Some(file) = &loaded.source {
         info!("configuration loaded from {}", file.display());
     }
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    if let (true, Some(address)) = (flags.demo, loaded.settings.rtsp.address) {
+    if let (true, Some(address)) = (flags.demo, loaded.view.settings.rtsp.address) {
         info!("the built-in camera will be at rtsp://127.0.0.1:{}/demo", address.port());
     }
-    match run(loaded.settings) {
+    match run(loaded, log.handle()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!("{failure}");
@@ -84,24 +89,40 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(settings: corecast_hub::settings::Settings) -> Result<(), Box<dyn std::error::Error>> {
+/// The machine, as MediaMTX calls it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn run(loaded: Loaded, log: log::Handle) -> Result<(), Box<dyn std::error::Error>> {
     limits::raise_descriptor_limit();
     // The first signal ends the relay in good order, a second one at once.
     let ending = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, i32::from(EXIT_START), Arc::clone(&ending))?;
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let settings = Arc::new(settings);
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let Loaded { view, source, .. } = loaded;
+    let settings = Arc::clone(&view.settings);
     let mut meshes = mesh::mesh(settings.engine.cores.len() + 1)?;
     let control_mesh = meshes.pop().ok_or("no node for the control thread")?;
-    let shards = boot::start(&settings, meshes)?;
-    let desk = Desk::start(Arc::clone(&settings), control_mesh)?;
-    if signals.forever().next().is_some() {
-        ending.store(true, Ordering::Relaxed);
-        info!("shutting down gracefully");
+    let gauges: Vec<_> = meshes.iter().map(|_| Arc::new(ShardGauges::default())).collect();
+    let rtsps = Rtsps::load(&view.control)?;
+    let shards = boot::start(&settings, meshes, &gauges, rtsps.config())?;
+    let control = ControlPlane::start(view, source, control_mesh, gauges, log, rtsps)?;
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        control.reload("SIGHUP");
     }
-    desk.stop()?;
+    ending.store(true, Ordering::Relaxed);
+    info!("shutting down gracefully");
+    control.stop()?;
     shards.join()?;
     Ok(())
 }

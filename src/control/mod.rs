@@ -1,6 +1,20 @@
-//! The operator's desk, on threads of its own: configuration, and which shard each path lives on.
+//! The operator's desk, on threads of its own: configuration, which shard each path lives on, who may do what, and what
+//! the operator sees of it.
 //!
 //! Only `main` uses this module; shards know it by mail alone.
 
+pub mod api;
+pub mod auth;
+pub mod certificate;
 pub mod config;
 pub mod desk;
+pub mod directory;
+pub mod hooks;
+pub mod http;
+pub mod metrics;
+pub mod office;
+pub mod plane;
+pub mod rtsps;
+pub mod servers;
+pub mod settings;
+pub mod tally;

@@ -99,7 +99,7 @@ fn max_readers_counts_readers_and_frees_their_places() {
     assert_eq!(three.describe("cam").status, 200);
     let control = three.controls[0].clone();
     let answer = three.setup(&control, "RTP/AVP/TCP;unicast;interleaved=0-1");
-    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(answer.status, 453, "{answer:?}");
     assert_eq!(two.teardown().status, 200);
     let mut again = Rtsp::play_tcp(&server, "cam");
     assert!(again.frame(PATIENCE).is_some());

@@ -7,14 +7,23 @@
 
 mod support;
 
+mod api;
+mod auth;
 mod cli;
 mod clients;
+mod control_thread;
+mod customer;
+mod hooks;
 mod join;
 mod lifecycle;
 mod methods;
+mod metrics;
 mod oversize;
 mod publish_read;
+mod reload;
+mod secrets;
 mod shards;
 mod sim;
 mod slow;
 mod tidy;
+mod tls;

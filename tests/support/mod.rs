@@ -2,9 +2,11 @@
 
 pub mod camera;
 pub mod flow;
+pub mod http;
 pub mod media;
 pub mod rtsp;
 pub mod server;
+pub mod tls;
 pub mod tools;
 pub mod transcript;
 

@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Socket, Type};
 
-use super::{PATIENCE, Server};
+use super::{PATIENCE, Server, tls::Wire};
 
 pub struct Rtsp {
-    stream: TcpStream,
+    stream: Wire,
     unread: Vec<u8>,
     /// Bytes of `unread` that are done with.
     taken: usize,
@@ -24,6 +25,8 @@ pub struct Rtsp {
     /// From the last DESCRIBE: what the client must SETUP, one URL per track.
     pub controls: Vec<String>,
     pub content_base: String,
+    /// Goes with every request.
+    pub authorization: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -62,32 +65,60 @@ impl Rtsp {
     /// From another address of this machine, and with a receive buffer of our choice (a stalled reader then
     /// stalls its server soon).
     pub fn connect_from(server: &Server, from: Ipv4Addr, receive_buffer: Option<usize>) -> Self {
+        Self::dial(server.port, from, receive_buffer)
+    }
+
+    /// Over TLS, to a server that shows this certificate.
+    pub fn connect_tls(server: &Server, trusted: &CertificateDer<'static>) -> Self {
+        Self::connect_tls_with(server, trusted, None)
+    }
+
+    /// … and with a receive buffer of our choice.
+    pub fn connect_tls_with(
+        server: &Server,
+        trusted: &CertificateDer<'static>,
+        receive_buffer: Option<usize>,
+    ) -> Self {
+        let plain = Self::dial(server.tls_port, Ipv4Addr::LOCALHOST, receive_buffer);
+        let Wire::Plain(socket) = plain.stream else { unreachable!("nobody encrypted it") };
+        let stream = Wire::encrypted(socket, trusted).unwrap();
+        let base = format!("rtsps://127.0.0.1:{}/", server.tls_port);
+        Self { stream, base, ..plain }
+    }
+
+    /// To whoever listens on a port of this machine.
+    pub fn connect_port(port: u16) -> Self {
+        Self::dial(port, Ipv4Addr::LOCALHOST, None)
+    }
+
+    fn dial(port: u16, from: Ipv4Addr, receive_buffer: Option<usize>) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         if let Some(bytes) = receive_buffer {
             socket.set_recv_buffer_size(bytes).unwrap();
         }
         socket.bind(&SocketAddr::new(IpAddr::V4(from), 0).into()).unwrap();
-        let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), server.port);
+        let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         socket.connect_timeout(&to.into(), PATIENCE).unwrap();
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self {
-            stream,
+            stream: Wire::Plain(stream),
             unread: Vec::new(),
             taken: 0,
             frames: VecDeque::new(),
-            base: server.url(""),
+            base: format!("rtsp://127.0.0.1:{port}/"),
             cseq: 0,
             session: None,
             controls: Vec::new(),
             content_base: String::new(),
+            authorization: None,
         }
     }
 
     /// Our end, as the server's log names it.
     pub fn local(&self) -> String {
-        self.stream.local_addr().unwrap().to_string()
+        self.stream.socket().local_addr().unwrap().to_string()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -112,6 +143,9 @@ impl Rtsp {
         let mut text = format!("{method} {url} RTSP/1.0\r\nCSeq: {}\r\n", self.cseq);
         if let Some(session) = &self.session {
             text += &format!("Session: {session}\r\n");
+        }
+        if let Some(authorization) = &self.authorization {
+            text += &format!("Authorization: {authorization}\r\n");
         }
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
@@ -189,7 +223,7 @@ impl Rtsp {
             if left.is_zero() {
                 return Item::TimedOut;
             }
-            self.stream.set_read_timeout(Some(left)).unwrap();
+            self.stream.set_read_timeout(left);
             self.unread.drain(..std::mem::take(&mut self.taken));
             let mut chunk = [0; 65_536];
             match self.stream.read(&mut chunk) {
@@ -248,7 +282,7 @@ impl Rtsp {
         self.controls = media
             .lines()
             .filter_map(|line| line.trim_end().strip_prefix("a=control:"))
-            .map(|control| match control.starts_with("rtsp://") {
+            .map(|control| match control.starts_with("rtsp://") || control.starts_with("rtsps://") {
                 true => control.to_owned(),
                 false => format!("{}/{control}", self.content_base.trim_end_matches('/')),
             })
@@ -274,6 +308,15 @@ impl Rtsp {
     pub fn play(&mut self) -> Response {
         let url = self.content_base.clone();
         self.request("PLAY", &url, &[("Range", "npt=0.000-")], "")
+    }
+
+    /// The same over TLS.
+    pub fn play_tls(server: &Server, path: &str, trusted: &CertificateDer<'static>) -> Self {
+        let mut client = Self::connect_tls(server, trusted);
+        client.setup_all_tcp(path);
+        let answer = client.play();
+        assert_eq!(answer.status, 200, "PLAY {path}: {answer:?}");
+        client
     }
 
     /// The whole way to a playing session over TCP.

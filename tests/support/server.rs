@@ -30,8 +30,38 @@ pub struct Server {
     child: Child,
     dir: PathBuf,
     pub port: u16,
+    /// Where `rtspEncryption` listens, if it is asked for.
+    pub tls_port: u16,
     pub rtp_port: u16,
+    /// Where `api: yes` and `metrics: yes` listen.
+    pub api_port: u16,
+    pub metrics_port: u16,
     log: Arc<Mutex<Vec<String>>>,
+}
+
+/// Switches on what [`Server::with_api`] has.
+pub const API: &str = "api: yes\nmetrics: yes\n";
+
+struct Ports {
+    port: u16,
+    rtp_port: u16,
+    api_port: u16,
+    metrics_port: u16,
+}
+
+impl Ports {
+    fn config(&self, globals: &str, paths: &str) -> String {
+        let Self { port, rtp_port, api_port, metrics_port } = self;
+        let transports =
+            if globals.contains("rtspTransports:") { "" } else { "rtspTransports: [udp, tcp]\n" };
+        format!(
+            "logLevel: info\n{transports}rtspAddress: 127.0.0.1:{port}\nrtspsAddress: 127.0.0.1:{}\nrtpAddress: 127.0.0.1:{rtp_port}\n\
+             rtcpAddress: 127.0.0.1:{}\napiAddress: 127.0.0.1:{api_port}\nmetricsAddress: 127.0.0.1:{metrics_port}\n\
+             rtmp: no\nhls: no\nwebrtc: no\nsrt: no\nmoq: no\n{globals}paths:\n{paths}",
+            tls_port(*port),
+            rtp_port + 1
+        )
+    }
 }
 
 impl Server {
@@ -42,10 +72,20 @@ impl Server {
 
     /// `globals` are added to the top level, `paths` (indented by two) are the whole of `paths:`.
     pub fn with(globals: &str, paths: &str) -> Self {
+        Self::with_env(globals, paths, &[])
+    }
+
+    /// The same with API and metrics on.
+    pub fn with_api(globals: &str, paths: &str) -> Self {
+        Self::with(&format!("{API}{globals}"), paths)
+    }
+
+    /// … and with variables in its environment.
+    pub fn with_env(globals: &str, paths: &str, env: &[(&str, &str)]) -> Self {
         // Another process may take a port between our look and the server's bind: then once more, elsewhere.
         let mut last = String::new();
         for _ in 0..3 {
-            match Self::try_start(globals, paths) {
+            match Self::try_start(globals, paths, env) {
                 Ok(server) => return server,
                 Err(log) => last = log,
             }
@@ -53,36 +93,33 @@ impl Server {
         panic!("the server does not start:\n{last}");
     }
 
-    fn try_start(globals: &str, paths: &str) -> Result<Self, String> {
+    fn try_start(globals: &str, paths: &str, env: &[(&str, &str)]) -> Result<Self, String> {
         let (port, rtp_port) = free_ports();
+        // The second pair of a block is free too, and its ports are TCP's here.
+        let (metrics_port, api_port) = free_ports();
         let dir = scratch_dir("server");
-        let config = dir.join("config.yml");
-        let transports =
-            if globals.contains("rtspTransports:") { "" } else { "rtspTransports: [udp, tcp]\n" };
-        let text = format!(
-            "logLevel: info\n{transports}rtspAddress: 127.0.0.1:{port}\nrtpAddress: 127.0.0.1:{rtp_port}\n\
-             rtcpAddress: 127.0.0.1:{}\nrtmp: no\nhls: no\nwebrtc: no\nsrt: no\nmoq: no\n{globals}paths:\n{paths}",
-            rtp_port + 1
-        );
-        fs::write(&config, text).unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let ports = Ports { port, rtp_port, api_port, metrics_port };
+        fs::write(dir.join("config.yml"), ports.config(globals, paths)).unwrap();
         let mut child = Command::new(binary())
-            .arg(&config)
+            .arg(dir.join("config.yml"))
+            .envs(env.iter().copied())
             .current_dir(&dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}", binary().display()));
-        let log = Arc::new(Mutex::new(Vec::new()));
         collect(child.stdout.take().unwrap(), Arc::clone(&log));
         collect(child.stderr.take().unwrap(), Arc::clone(&log));
-        let mut server = Self { child, dir, port, rtp_port, log };
+        let mut server =
+            Self { child, dir, port, tls_port: tls_port(port), rtp_port, api_port, metrics_port, log };
         let give_up = Instant::now() + PATIENCE;
         while Instant::now() < give_up {
             if server.child.try_wait().unwrap().is_some() {
                 break;
             }
-            if server.answers() {
+            if server.answers() && server.listens(globals) {
                 return Ok(server);
             }
             thread::sleep(Duration::from_millis(20));
@@ -91,6 +128,12 @@ impl Server {
     }
 
     fn answers(&self) -> bool {
+        // Nobody can ask a server for TLS alone who does not know its certificate.
+        if self.log_text().contains("[RTSPS] started with listener")
+            && TcpStream::connect(("127.0.0.1", self.port)).is_err()
+        {
+            return true;
+        }
         let Ok(mut conn) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         conn.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let url = self.url("");
@@ -98,6 +141,36 @@ impl Server {
         write!(conn, "OPTIONS {url} RTSP/1.0\r\nCSeq: 1\r\n\r\n").is_ok()
             && conn.read_exact(&mut status).is_ok()
             && status.starts_with(b"RTSP/1.0 ")
+    }
+
+    /// The HTTP servers that `globals` switch on start after RTSP.
+    fn listens(&self, globals: &str) -> bool {
+        [("api: yes\n", self.api_port), ("metrics: yes\n", self.metrics_port)].iter().all(|(switch, port)| {
+            !globals.contains(switch) || TcpStream::connect(("127.0.0.1", *port)).is_ok()
+        })
+    }
+
+    /// Writes another configuration in the place of the one it runs on.
+    pub fn rewrite(&self, globals: &str, paths: &str) {
+        let Self { port, rtp_port, api_port, metrics_port, .. } = *self;
+        let text = Ports { port, rtp_port, api_port, metrics_port }.config(globals, paths);
+        // As editors and deployment tools do: the new file takes the place of the old one in one step.
+        let (draft, config) = (self.dir.join("config.yml.new"), self.dir.join("config.yml"));
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, config).unwrap();
+    }
+
+    pub fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn tls_url(&self, path: &str) -> String {
+        format!("rtsps://127.0.0.1:{}/{path}", self.tls_port)
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -208,15 +281,21 @@ fn collect(pipe: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) {
     });
 }
 
-/// A TCP port for RTSP and an even/odd UDP pair, outside the range that the kernel hands out to clients.
+/// Beside the one for plain RTSP.
+fn tls_port(port: u16) -> u16 {
+    port + 1
+}
+
+/// A TCP port for RTSP, with the next one for TLS, and an even/odd UDP pair, outside the range that the kernel hands out to clients.
 pub fn free_ports() -> (u16, u16) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 5_000) as u16 * 4;
     for _ in 0..2_000 {
         let base = 10_000 + (first - 10_000 + NEXT.fetch_add(4, Ordering::Relaxed)) % 20_000;
         let tcp = TcpListener::bind(("127.0.0.1", base + 2));
+        let tls = TcpListener::bind(("127.0.0.1", tls_port(base + 2)));
         let udp = (UdpSocket::bind(("127.0.0.1", base)), UdpSocket::bind(("127.0.0.1", base + 1)));
-        if let (Ok(_), (Ok(_), Ok(_))) = (tcp, udp) {
+        if let (Ok(_), Ok(_), (Ok(_), Ok(_))) = (tcp, tls, udp) {
             return (base + 2, base);
         }
     }

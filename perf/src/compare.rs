@@ -243,14 +243,14 @@ fn progress(load: &Load, name: &str, round: u32, r: &Report) -> String {
 }
 
 /// Median and range.
-fn spread(mut v: Vec<f64>) -> Option<(f64, f64, f64)> {
+pub fn spread(mut v: Vec<f64>) -> Option<(f64, f64, f64)> {
     v.sort_by(f64::total_cmp);
     let (&low, &high) = (v.first()?, v.last()?);
     let mid = v.len() / 2;
     Some((if v.len() % 2 == 1 { v[mid] } else { (v[mid - 1] + v[mid]) / 2.0 }, low, high))
 }
 
-fn cell(v: Vec<f64>, digits: usize) -> String {
+pub fn cell(v: Vec<f64>, digits: usize) -> String {
     spread(v).map_or("-".into(), |(m, l, h)| format!("{m:.digits$} [{l:.digits$}..{h:.digits$}]"))
 }
 

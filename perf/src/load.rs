@@ -122,6 +122,23 @@ pub fn publish(e: &mut Engine, n: u32) -> Result<(), String> {
     Ok(())
 }
 
+/// Connects the readers, waits until the server has taken them, and lets the streams run.
+pub fn read(e: &mut Engine, load: &Load) -> Result<(), String> {
+    for _ in 0..load.readers {
+        (0..load.streams).for_each(|s| e.enqueue(Role::Read, s));
+    }
+    let readers = load.streams as usize * load.readers as usize;
+    let until = mono_ns() + 30 * SECOND + readers as u64 * SECOND / 50;
+    e.run(until, |e| e.settled());
+    // a server that cannot take them all is measured with those it took; the report says so
+    e.give_up_opening();
+    if e.live_readers == 0 && readers > 0 {
+        return Err(format!("none of {readers} readers plays: {:?}", e.errors));
+    }
+    e.start_all();
+    Ok(())
+}
+
 /// Turns the loop for that long.
 pub fn pass(e: &mut Engine, seconds: f64) {
     e.run(mono_ns() + (seconds * 1e9) as u64, |_| false);
@@ -140,18 +157,7 @@ pub fn run(load: &Load, o: Options, clip: Clip, server: &Server, label: String) 
     pass(&mut e, if floor { 0.2 } else { load.media.gop_s().clamp(1.0, 10.0) });
     let published = server.memory();
 
-    for _ in 0..load.readers {
-        (0..load.streams).for_each(|s| e.enqueue(Role::Read, s));
-    }
-    let readers = load.streams as usize * load.readers as usize;
-    let until = mono_ns() + 30 * SECOND + readers as u64 * SECOND / 50;
-    e.run(until, |e| e.settled());
-    // a server that cannot take them all is measured with those it took; the report says so
-    e.give_up_opening();
-    if e.live_readers == 0 && readers > 0 {
-        return Err(format!("none of {readers} readers plays: {:?}", e.errors));
-    }
-    e.start_all();
+    read(&mut e, load)?;
     pass(&mut e, load.warmup);
 
     let before = e.mark();

@@ -1,10 +1,12 @@
 //! Load harness: what a relay costs, beside the bare loop that moves the same bytes. See README.md.
 
+mod api;
 mod check;
 mod clip;
 mod compare;
 mod engine;
 mod floor;
+mod http;
 mod json;
 mod load;
 mod make_clip;
@@ -46,6 +48,10 @@ enum Cmd {
     Storm(sessions::Storm),
     /// How long a reader waits for its first keyframe, and until it is live
     Join(sessions::Join),
+    /// Poll the API and the metrics of a server
+    Api(api::Api),
+    /// Streams with and without somebody who polls the API, in turn: relay latency of both
+    ApiAb(api::ApiAb),
     /// The bare loop itself (started by `perf floor`)
     FloorServer {
         #[arg(long)]
@@ -197,6 +203,8 @@ fn run(cmd: Cmd) -> Result<(), String> {
         Cmd::Churn(c) => c.run(),
         Cmd::Storm(c) => c.run(),
         Cmd::Join(c) => c.run(),
+        Cmd::Api(c) => c.run(),
+        Cmd::ApiAb(c) => c.run(),
         Cmd::FloorServer { port, mode, pin } => {
             load::pin(pin)?;
             floor::serve(port, mode).map_err(|e| e.to_string())

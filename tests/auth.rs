@@ -293,7 +293,14 @@ fn an_http_server_decides() {
     assert_eq!(Rtsp::connect(&server).describe("cam").status, 401);
     assert_eq!(basic_read(&server, HERE, "cam", "viewer", "secret"), 200);
     assert_eq!(basic_read(&server, HERE, "cam", "viewer", "wrong"), 401);
-    assert!(asked.load(Ordering::SeqCst) >= 3);
+    // A reader is asked about when it looks, and when it becomes a session; not for each request.
+    let before = asked.load(Ordering::SeqCst);
+    assert!(before >= 3);
+    let mut reader = Rtsp::connect(&server);
+    reader.authorization = Some(basic("viewer", "secret"));
+    reader.setup_all_tcp("cam");
+    assert_eq!(reader.play().status, 200);
+    assert_eq!(asked.load(Ordering::SeqCst), before + 2);
 }
 
 #[test]

@@ -81,6 +81,9 @@ struct Grant {
 #[derive(Debug, PartialEq, Eq)]
 struct Matter {
     to: AccessTo,
+    /// For a session, and not for a mere DESCRIBE: asked about once more, so that an authentication server hears the
+    /// id by which the session can be found (contract §4.3).
+    for_session: bool,
     path: String,
     query: String,
     who: Who,
@@ -152,9 +155,9 @@ fn is_open(access: &Access, to: AccessTo) -> bool {
     }
 }
 
-fn matter_of(to: AccessTo, stream: &PathAndQuery, authorization: Option<&str>) -> Matter {
+fn matter_of(to: AccessTo, for_session: bool, stream: &PathAndQuery, authorization: Option<&str>) -> Matter {
     let (path, query) = (stream.name().into_owned(), stream.query.clone());
-    Matter { to, path, query, who: Who::of(authorization) }
+    Matter { to, for_session, path, query, who: Who::of(authorization) }
 }
 
 /// A 401 that asks for credentials, in the order of `challenges`, spelt as MediaMTX spells them.
@@ -188,7 +191,7 @@ impl Shard {
         }
         let Some(stream) = stream_of(request) else { return Admission::Go };
         let authorization = request.headers.get("Authorization");
-        let matter = matter_of(to, &stream, authorization);
+        let matter = matter_of(to, request.method != Method::Describe, &stream, authorization);
         // A path that does not exist is refused for that, whoever asks.
         if self.settings.paths.lookup(&matter.path).is_err() {
             return Admission::Go;
@@ -243,7 +246,7 @@ impl Shard {
     /// Whether a description may be given without asking: it is open, or was granted for this connection. Requests
     /// that come among a publisher's packets are not kept waiting, so that they are not asked for.
     pub(super) fn may_describe(&self, key: Key, stream: &PathAndQuery, request: &Request) -> bool {
-        let matter = || matter_of(AccessTo::Read, stream, request.headers.get("Authorization"));
+        let matter = || matter_of(AccessTo::Read, false, stream, request.headers.get("Authorization"));
         self.settings.access.read_open
             || self
                 .connections
@@ -315,7 +318,7 @@ mod tests {
                 query: query.to_owned(),
                 base: "rtsp://host".to_owned(),
             };
-            matter_of(to, &stream, authorization)
+            matter_of(to, false, &stream, authorization)
         };
         let (describe, setup, other) = (digest("a", "1"), digest("a", "2"), digest("b", "2"));
         let (mut standing, now) = (Standing::default(), Instant::now());

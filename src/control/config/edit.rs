@@ -9,7 +9,7 @@ use super::{
     error::{At, Report},
     json::{self, Secrets},
     keys,
-    paths::{self, Context, Written},
+    paths::{self, Context, PathKey, Written},
     redact,
     section::{Scope, Section},
     store::{Documents, Edit, EditError, PathConf, View},
@@ -76,7 +76,12 @@ pub(super) fn lay_over(view: &View, entries: Vec<(String, Map<String, Value>)>) 
                 Written { key: Arc::clone(&key), key_at: At::Api, own: Arc::new(own), from_api: true };
             let path = paths::path(entry, &context, view.paths.get(&key), &mut report);
             refuse(&report)?;
-            Ok(path.map(|path| paths.insert(key, path)))
+            let Some(path) = path else { return Ok(()) };
+            if let (PathKey::CatchAll(_), Some(other)) = (&path.key, other_catch_all(&paths, &key)) {
+                return Err(EditError::Invalid(format!("'{other}' means every other path already")));
+            }
+            paths.insert(key, path);
+            Ok(())
         });
         if let Err(error) = made {
             left_out.push((name, error.to_string()));
@@ -91,6 +96,12 @@ pub(super) fn lay_over(view: &View, entries: Vec<(String, Map<String, Value>)>) 
     let mut report = Report::default();
     let made = assemble::view(draft, &mut report);
     LaidOver { view: refuse(&report).map(|()| made), left_out }
+}
+
+/// The entry but `key` that serves what no other does.
+fn other_catch_all(paths: &BTreeMap<Arc<str>, Arc<PathConf>>, key: &str) -> Option<Arc<str>> {
+    let is_other = |name: &str, path: &PathConf| name != key && matches!(path.key, PathKey::CatchAll(_));
+    paths.iter().find(|(name, path)| is_other(name, path)).map(|(name, _)| Arc::clone(name))
 }
 
 impl Session<'_> {

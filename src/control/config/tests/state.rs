@@ -148,3 +148,19 @@ fn one_path_that_no_longer_fits_is_left_out_alone() {
     );
     assert!(said.contains("path 'cam1' is as the API changed it"), "{said}");
 }
+
+#[test]
+fn a_second_entry_for_every_other_path_is_left_out_alone() {
+    let dir = Dir::new("all");
+    let file = dir.config("  cam1:\n");
+    let first = View::load(Some(&file), [], CORES).unwrap().view;
+    save_state(&first.edited(&[add("all", json!({})), add("free", json!({}))]).unwrap()).unwrap();
+    let file = dir.config("  all_others:\n");
+    let loaded = View::load(Some(&file), [], CORES).unwrap();
+    assert!(loaded.view.paths.contains_key("free") && !loaded.view.paths.contains_key("all"));
+    let said = loaded.warnings.join("\n");
+    assert!(
+        said.contains("path 'all' of the API is NOT there: 'all_others' means every other path"),
+        "{said}"
+    );
+}

@@ -31,6 +31,8 @@ use crate::control::{
 
 /// Largest body of a request, bytes (contract §2.1).
 const BODY_BYTES_MAX: usize = 10 << 20;
+/// What comes of a body that is too large is taken for at most this long.
+const DISCARD_MAX: Duration = Duration::from_secs(2);
 /// A body up to this many bytes is read without a ticket.
 const SMALL_BODY_BYTES: u64 = 16 << 10;
 /// Larger bodies that may be read at a time: with [`BODY_BYTES_MAX`], the memory that all clients together can take.
@@ -172,7 +174,7 @@ impl Front {
     }
 
     /// The whole body, or why it is not taken.
-    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
+    async fn read(&self, headers: &HeaderMap, mut body: Body) -> Result<Bytes, Failure> {
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
@@ -180,20 +182,24 @@ impl Front {
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
             .unwrap_or(u64::MAX);
+        let limit: Duration = self.site.read_timeout;
         if length != u64::MAX && length > BODY_BYTES_MAX as u64 {
+            discard(body).await;
             return Err(too_large());
         }
-        let limit: Duration = self.site.read_timeout;
         let read = async {
             let _ticket = match length {
                 0..=SMALL_BODY_BYTES => None,
                 _ => self.large_bodies.acquire().await.ok(),
             };
-            Limited::new(body, BODY_BYTES_MAX).collect().await
+            Limited::new(&mut body, BODY_BYTES_MAX).collect().await
         };
         match timeout(limit, read).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                discard(body).await;
+                Err(too_large())
+            }
             Ok(Err(_)) => Err(Failure::bad_request("the body of the request is broken off")),
             Err(_) => Err(Failure {
                 status: StatusCode::REQUEST_TIMEOUT,
@@ -201,6 +207,21 @@ impl Front {
             }),
         }
     }
+}
+
+/// Takes what a client still sends, as much again as is allowed: one that is busy writing does not read why it should not.
+async fn discard(mut body: Body) {
+    let taken = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > BODY_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // Out of time is as good as out of patience.
+    let _ = timeout(DISCARD_MAX, taken).await;
 }
 
 fn too_large() -> Failure {

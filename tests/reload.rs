@@ -135,6 +135,15 @@ fn a_port_that_is_taken_is_refused_and_nobody_is_disconnected() {
         assert!(answer.body.contains(&port.to_string()), "{answer:?}");
         watcher.wait_more(20);
     }
+    let lines = server.log_lines().len();
+    let answer = server.api(
+        "PATCH",
+        "/v3/config/global/patch",
+        r#"{"apiEncryption": true, "apiServerCert": "none.crt"}"#,
+    );
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let started = server.log_lines()[lines..].iter().any(|line| line.contains("[API] started"));
+    assert!(!started, "the API was restarted for nothing");
     // The same by the file; then one that was emptied by somebody who goes on writing it.
     server.rewrite(
         &format!("{API}runOnConnect: 'true'\nrtspDisable: no\nrtspsAddress: ':1'\nreadTimeout: 0s\n"),

@@ -67,6 +67,11 @@ impl Servers {
                 Server::start(site, (kind.router)(Arc::clone(&office)), Arc::clone(&office))
                     .map_err(|failure| failure.to_string())
             };
+            // A server whose successor cannot be is left alone.
+            if let Some(settings) = wanted {
+                Server::check(&(kind.site)(settings.clone(), control))
+                    .map_err(|failure| failure.to_string())?;
+            }
             let old = slot.take();
             let moves =
                 old.as_ref().is_some_and(|old| wanted.is_some_and(|new| new.address != old.settings.address));

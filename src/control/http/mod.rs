@@ -27,7 +27,7 @@ use tracing::info;
 
 use super::{
     office::Office,
-    settings::{Action, HttpAddress, HttpSettings},
+    settings::{Action, HttpAddress, HttpSettings, TlsFiles},
 };
 use front::Front;
 use listen::Listener;
@@ -89,13 +89,7 @@ impl Server {
     /// When the address cannot be had, or the certificate cannot be read.
     pub fn start(site: Site, router: Router, office: Arc<Office>) -> Result<Self, StartError> {
         let name = site.name;
-        let certificate = match &site.settings.tls {
-            None => None,
-            Some(files) => {
-                let certificate = Certificate::load(files.clone());
-                Some(certificate.map_err(|reason| StartError::Certificate { name, reason })?)
-            }
-        };
+        let certificate = Self::certificate(&site)?;
         let listener = Listener::bind(&site.settings.address).map_err(|reason| StartError::Listen {
             name,
             address: listen::display(&site.settings.address),
@@ -113,6 +107,22 @@ impl Server {
         let front = Arc::new(Front::new(site, router, office, stopping.clone()));
         let accepting = tokio::spawn(accept::run(listener, certificate, front, Arc::clone(&seats), stopping));
         Ok(Self { stop, accepting, seats, address })
+    }
+
+    /// Fails as [`Self::start`] would for a certificate that cannot be read. Starts nothing.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn check(site: &Site) -> Result<(), StartError> {
+        Self::certificate(site).map(drop)
+    }
+
+    fn certificate(site: &Site) -> Result<Option<Arc<Certificate>>, StartError> {
+        let load = |files: &TlsFiles| {
+            Certificate::load(files.clone())
+                .map_err(|reason| StartError::Certificate { name: site.name, reason })
+        };
+        site.settings.tls.as_ref().map(load).transpose()
     }
 
     /// Where it listens, with the port the system chose when it was 0; `None` for a unix socket.

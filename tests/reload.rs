@@ -74,6 +74,8 @@ fn an_invalid_file_is_refused_and_the_old_configuration_goes_on() {
     assert!(line.contains("config.yml:"), "{line}");
     wait_for("the metrics tell", PATIENCE, || success("0").then_some(()));
     assert_eq!(server.get("/v3/config/paths/get/cam1").status, 200);
+    server.api("POST", "/v3/config/paths/add/more", "{}").assert_ok();
+    assert!(success("0"), "a change through the API does not mend the file");
     for watcher in watchers {
         watcher.wait_more(50);
         watcher.finish().assert_lossless(50);

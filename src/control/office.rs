@@ -50,12 +50,12 @@ pub struct Plane {
     pub rtsps: Rtsps,
 }
 
-/// How reloads went.
+/// How reading the file anew went. A change through the API does not mend a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReloadStatus {
     /// The last attempt.
     pub success: bool,
-    /// When a configuration was last put into effect.
+    /// When the file was last put into effect.
     pub at: SystemTime,
 }
 
@@ -153,11 +153,14 @@ impl Office {
             Ok(Err(errors)) => Err(errors.to_string()),
             Err(failure) => Err(failure.to_string()),
         };
-        if let Err(reason) = &result {
-            error!("the configuration was not reloaded, the old one goes on: {reason}");
-            let at = self.reload_status().at;
-            self.reloads.store(Arc::new(ReloadStatus { success: false, at }));
-        }
+        let status = match result {
+            Ok(()) => ReloadStatus { success: true, at: SystemTime::now() },
+            Err(reason) => {
+                error!("the configuration was not reloaded, the old one goes on: {reason}");
+                ReloadStatus { success: false, at: self.reload_status().at }
+            }
+        };
+        self.reloads.store(Arc::new(status));
     }
 
     /// All or nothing: what could not be had is a sentence for the operator, and all is as it was.
@@ -179,21 +182,8 @@ impl Office {
             let free =
                 tokio::task::spawn_blocking(move || boot::check_addresses(&settings, Some(&held))).await;
             free.map_err(|failure| failure.to_string())?.map_err(|taken| taken.to_string())?;
-            plane.servers.follow(&view).await?;
-            // Before a shard listens that needs it.
-            if let Err(reason) = plane.rtsps.follow(&view.control).await {
-                if let Err(failure) = plane.servers.follow(&old).await {
-                    error!("the old configuration could not be taken up again in full: {failure}");
-                }
-                return Err(reason);
-            }
-            // Before the shards ask by the new rules.
-            self.auth.reconfigure(Arc::clone(&view.control.auth));
-            if let Err(reason) = plane.desk.apply(Arc::clone(&view.settings)).await {
-                self.auth.reconfigure(Arc::clone(&old.control.auth));
-                let back = plane.desk.apply(Arc::clone(&old.settings)).await;
-                let servers = plane.servers.follow(&old).await.and(plane.rtsps.follow(&old.control).await);
-                if let Err(failure) = back.and(servers) {
+            if let Err(reason) = self.go_over_to(plane, &view).await {
+                if let Err(failure) = self.go_over_to(plane, &old).await {
                     error!("the old configuration could not be taken up again in full: {failure}");
                 }
                 return Err(reason);
@@ -209,12 +199,21 @@ impl Office {
             }
         }
         self.view.store(Arc::clone(&view));
-        self.reloads.store(Arc::new(ReloadStatus { success: true, at: SystemTime::now() }));
         let saved = tokio::task::spawn_blocking(move || store::save_state(&view)).await;
         if let Ok(Err(failure)) = saved {
             warn!("paths of the API are not kept over a restart: engine.stateDir: {failure}");
         }
         Ok(())
+    }
+
+    /// What may fail of a change, in an order in which none of it is needed before it is there. May end half-way.
+    async fn go_over_to(&self, plane: &Plane, view: &View) -> Result<(), String> {
+        plane.servers.follow(view).await?;
+        // Before a shard listens that needs it.
+        plane.rtsps.follow(&view.control).await?;
+        // Before the shards ask by the new rules.
+        self.auth.reconfigure(Arc::clone(&view.control.auth));
+        plane.desk.apply(Arc::clone(&view.settings)).await
     }
 
     /// Ends servers and hooks. What runs as a hook has `grace` to end.

@@ -12,6 +12,7 @@ use crate::rtp::sequence::Receiver;
 use crate::rtp::timeline::Timeline;
 use crate::rtp::{header, payload, rtcp};
 use crate::rtsp::auth::Authorization;
+use crate::rtsp::client::{ClientSettings, SourceUrl, Wanted, watched::Watched};
 use crate::rtsp::headers::{parse_session, parse_transports};
 use crate::rtsp::interleaved::{HEADER, next_frame, write_header};
 use crate::rtsp::url::{match_control, parse_url, split_track, strip_trailing_slash};
@@ -125,6 +126,34 @@ pub fn url(input: &[u8]) {
     let _ = split_track(&url);
 }
 
+/// The first byte chooses transport and credentials, the rest is what a server says: `@` in front of a message lets a
+/// minute pass, `!` ends the session. See [`Watched`] for what must hold.
+#[expect(clippy::disallowed_methods, reason = "a fuzzer needs some instant to start from")]
+pub fn rtsp_client(input: &[u8]) {
+    let Some((&choice, mut rest)) = input.split_first() else { return };
+    let url = if choice & 4 == 0 { "rtsp://cam/live?a=b" } else { "rtsp://admin:pass%20word@cam/live?a=b" };
+    let transport =
+        [Wanted::UdpThenTcp, Wanted::Udp, Wanted::Multicast, Wanted::Tcp][usize::from(choice & 3)];
+    let url = SourceUrl::parse(url).expect("a URL");
+    let settings = ClientSettings { url, transport, range: None, scale: None };
+    let mut watched = Watched::new(settings, Instant::now());
+    loop {
+        match rest.first() {
+            Some(b'@') => watched.wait(60),
+            Some(b'!') => watched.teardown(),
+            _ => match watched.hear(rest) {
+                Some(left) => {
+                    rest = left;
+                    continue;
+                }
+                None => break,
+            },
+        }
+        rest = &rest[1..];
+    }
+    watched.teardown();
+}
+
 /// What we write from any description reads back as the same tracks.
 pub fn sdp(input: &[u8]) {
     let Ok(description) = sdp::parse_with(input, sdp::Options { keep_back_channels: true }) else { return };
@@ -194,7 +223,7 @@ pub fn rtcp(input: &[u8]) {
         let mut out = Vec::new();
         match &packet {
             Ok(rtcp::Packet::SenderReport(report)) => {
-                timeline.on_sender_report(report);
+                timeline.on_sender_report(report, Duration::from_secs(1));
                 timeline.on_packet(report.rtp_timestamp ^ 0x8000_0000, Duration::from_secs(1));
                 rtcp::write_sender_report(report, "x", &mut out);
             }
@@ -382,9 +411,10 @@ mod tests {
     }
 
     #[expect(clippy::type_complexity, reason = "a table of names and functions")]
-    const TARGETS: [(&str, fn(&[u8])); 12] = [
+    const TARGETS: [(&str, fn(&[u8])); 13] = [
         ("rtsp_request", rtsp_request),
         ("rtsp_response", rtsp_response),
+        ("rtsp_client", rtsp_client),
         ("interleaved", interleaved),
         ("transport_header", transport_header),
         ("authorization", authorization),

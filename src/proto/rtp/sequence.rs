@@ -158,6 +158,11 @@ impl Receiver {
         Verdict::Jump
     }
 
+    /// The next packet is the first of another session: it may have any number without being a loss or a restart.
+    pub fn forget_source(&mut self) {
+        self.source = None;
+    }
+
     /// Remembers a sender report of the source, for the round trip fields of the next [`Self::report`].
     pub fn on_sender_report(&mut self, ssrc: u32, ntp: NtpTime, arrival: Instant) {
         if let Some(source) = self.source.as_mut().filter(|source| source.ssrc == ssrc) {

@@ -6,17 +6,21 @@ use corecast_media::{ClockRate, NtpTime, TimestampUnwrapper};
 
 use super::rtcp::SenderReport;
 
-/// An estimate further in the past than this is pinned anew, as MediaMTX does.
+/// An estimate further in the past than this is pinned anew, as MediaMTX does; and the source's own clock where its time
+/// stamps leave it by more.
 pub const PAST_MAX: Duration = Duration::from_secs(5);
 
 /// The wall clock of one track. Until the source sends a sender report, times are estimated: the first packet
-/// is pinned to its arrival. From the first report on, the source's own clock counts (RFC 3550 §6.4.1).
+/// is pinned to its arrival. From the first report on, the source's own clock counts (RFC 3550 §6.4.1); when its RTP
+/// clock jumps, the time goes on, until the next report tells better.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     clock_rate: ClockRate,
     unwrapper: TimestampUnwrapper,
     pin: Option<Pin>,
     reported: Option<Pin>,
+    /// By how much the source's clock is ahead of ours, nanoseconds, as of its last report.
+    ahead_ns: i64,
 }
 
 /// This timestamp belongs to this time.
@@ -35,7 +39,7 @@ impl Pin {
 
 impl Timeline {
     pub fn new(clock_rate: ClockRate) -> Self {
-        Self { clock_rate, unwrapper: TimestampUnwrapper::default(), pin: None, reported: None }
+        Self { clock_rate, unwrapper: TimestampUnwrapper::default(), pin: None, reported: None, ahead_ns: 0 }
     }
 
     /// Takes a packet that arrived at `arrival` (time since the Unix epoch) and gives its wall-clock time. An
@@ -44,7 +48,13 @@ impl Timeline {
         let ticks = self.unwrapper.unwrap(timestamp_wrapped);
         let arrival_ns = nanos(arrival);
         if let Some(reported) = self.reported {
-            return ntp(reported.at(ticks, self.clock_rate));
+            let wall_ns = reported.at(ticks, self.clock_rate);
+            let expected = arrival_ns.saturating_add(self.ahead_ns);
+            if wall_ns.abs_diff(expected) <= PAST_MAX.as_nanos() as u64 {
+                return ntp(wall_ns);
+            }
+            self.reported = Some(Pin { ticks, wall_ns: expected });
+            return ntp(expected);
         }
         let estimate = self.pin.map(|pin| pin.at(ticks, self.clock_rate));
         let plausible = arrival_ns.saturating_sub(nanos(PAST_MAX))..=arrival_ns;
@@ -57,16 +67,18 @@ impl Timeline {
         }
     }
 
-    /// Takes a sender report of the source. One with NTP time 0 comes from a source without a clock (RFC 3550
+    /// Takes a sender report of the source that arrived at `arrival` (time since the Unix epoch). One with NTP time 0 comes from a source without a clock (RFC 3550
     /// §6.4.1) and is left aside.
-    pub fn on_sender_report(&mut self, report: &SenderReport) {
+    pub fn on_sender_report(&mut self, report: &SenderReport, arrival: Duration) {
         if report.ntp.0 >> 32 != 0 {
             // Before the first packet the report itself is the reference for unwrapping.
             let ticks = match self.pin.or(self.reported) {
                 None => self.unwrapper.unwrap(report.rtp_timestamp),
                 Some(_) => self.unwrapper.near(report.rtp_timestamp),
             };
-            self.reported = Some(Pin { ticks, wall_ns: nanos(report.ntp.to_unix()) });
+            let wall_ns = nanos(report.ntp.to_unix());
+            self.ahead_ns = wall_ns.saturating_sub(nanos(arrival));
+            self.reported = Some(Pin { ticks, wall_ns });
         }
     }
 
@@ -141,7 +153,7 @@ mod tests {
         let mut t = timeline();
         t.on_packet(1000, NOON);
         let camera = NOON - Duration::from_secs(3600); // its clock is an hour behind
-        t.on_sender_report(&report(camera, 1000));
+        t.on_sender_report(&report(camera, 1000), NOON);
         assert!(t.is_absolute());
         assert_eq!(t.on_packet(91_000, NOON + ms(1_000)).to_unix(), camera + ms(1_000));
         t.reset();
@@ -151,14 +163,14 @@ mod tests {
     #[test]
     fn report_before_the_first_packet_counts() {
         let mut t = timeline();
-        t.on_sender_report(&report(NOON, u32::MAX));
+        t.on_sender_report(&report(NOON, u32::MAX), NOON);
         assert_eq!(t.on_packet(89_999, NOON).to_unix(), NOON + ms(1_000));
     }
 
     #[test]
     fn report_without_a_clock_is_left_aside() {
         let mut t = timeline();
-        t.on_sender_report(&SenderReport { ntp: NtpTime(0), ..SenderReport::default() });
+        t.on_sender_report(&SenderReport { ntp: NtpTime(0), ..SenderReport::default() }, NOON);
         assert!(!t.is_absolute());
     }
 }

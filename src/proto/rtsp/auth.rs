@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq as _;
 const PARAMETERS_MAX: usize = 32;
 
 /// Some clients leave the padding out.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -182,9 +182,9 @@ fn path(url: &str) -> &str {
 }
 
 impl Algorithm {
-    const DEFAULT: Self = Self { hash: Hash::Md5, session: false };
+    pub(super) const DEFAULT: Self = Self { hash: Hash::Md5, session: false };
 
-    fn parse(name: &str) -> Result<Self, AuthorizationError> {
+    pub(super) fn parse(name: &str) -> Result<Self, AuthorizationError> {
         let name = name.to_ascii_lowercase();
         let (base, session) = match name.strip_suffix("-sess") {
             Some(base) => (base, true),
@@ -200,7 +200,7 @@ impl Algorithm {
 }
 
 impl Hash {
-    fn hex(self, text: &str) -> String {
+    pub(super) fn hex(self, text: &str) -> String {
         match self {
             Self::Md5 => hex(&Md5::digest(text)),
             Self::Sha256 => hex(&Sha256::digest(text)),

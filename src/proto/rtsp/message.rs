@@ -169,13 +169,15 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     pub status: Status,
+    /// Reason phrase as received; empty for the usual one.
+    pub phrase: String,
     pub headers: Headers,
     pub body: Vec<u8>,
 }
 
 impl Response {
     pub fn new(status: Status) -> Self {
-        Self { status, headers: Headers::default(), body: Vec::new() }
+        Self { status, phrase: String::new(), headers: Headers::default(), body: Vec::new() }
     }
 
     /// Adds a header field.
@@ -191,11 +193,16 @@ impl Response {
         self
     }
 
+    /// The reason phrase as received, else the usual one.
+    pub fn reason(&self) -> &str {
+        if self.phrase.is_empty() { self.status.reason() } else { &self.phrase }
+    }
+
     /// Appends the response to `out`; `Content-Length` is written from the body.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(
-            format!("RTSP/1.0 {:03} {}\r\n", self.status.0, self.status.reason()).as_bytes(),
-        );
+        out.extend_from_slice(format!("RTSP/1.0 {:03} ", self.status.0).as_bytes());
+        write_line_part(self.reason(), out);
+        out.extend_from_slice(b"\r\n");
         self.headers.write_to(&self.body, out);
     }
 }

@@ -1,6 +1,7 @@
 //! RTSP 1.0 (RFC 2326).
 
 pub mod auth;
+pub mod client;
 pub mod headers;
 pub mod interleaved;
 pub mod message;

@@ -85,7 +85,12 @@ pub fn parse_request(input: &[u8], limits: &Limits) -> Result<Parsed<Request>, M
 /// # Errors
 /// See [`MessageError`].
 pub fn parse_response(input: &[u8], limits: &Limits) -> Result<Parsed<Response>, MessageError> {
-    parse_message(input, limits, status_line, |status, headers, body| Response { status, headers, body })
+    parse_message(input, limits, status_line, |(status, phrase), headers, body| Response {
+        status,
+        phrase,
+        headers,
+        body,
+    })
 }
 
 fn parse_message<S, T>(
@@ -208,18 +213,20 @@ fn method(i: &[u8]) -> IResult<&[u8], &[u8]> {
 }
 
 /// `RTSP-Version SP Status-Code SP Reason-Phrase`, RFC 2326 §7.1. Cameras leave out the phrase.
-fn status_line(line: &[u8]) -> Result<Status, StartLineError> {
+fn status_line(line: &[u8]) -> Result<(Status, String), StartLineError> {
     let cut = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
     version(&line[..cut])?;
-    let (_, code) = status_code(&line[cut..]).map_err(|_| StartLineError::Rule("status code"))?;
-    Ok(Status(code))
+    let (phrase, code) = status_code(&line[cut..]).map_err(|_| StartLineError::Rule("status code"))?;
+    let (status, phrase) = (Status(code), text(phrase));
+    Ok((status, if phrase == status.reason() { String::new() } else { phrase }))
 }
 
+/// The status code; what is left is the phrase.
 fn status_code(i: &[u8]) -> IResult<&[u8], u16> {
     let three_digits = verify(nom::character::complete::u16, |code| (100..=999).contains(code));
     let (i, code) = preceded(space0, three_digits).parse(i)?;
-    let (i, _reason) = alt((preceded(space1, rest), eof)).parse(i)?;
-    Ok((i, code))
+    let (_, phrase) = alt((preceded(space1, rest), eof)).parse(i)?;
+    Ok((phrase, code))
 }
 
 fn version(word: &[u8]) -> Result<(), StartLineError> {

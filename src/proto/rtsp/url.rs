@@ -146,7 +146,7 @@ pub fn match_control<'a>(
 }
 
 /// RFC 3986 §2.1. A `%` without two hexadecimal digits stays as it is.
-fn percent_decode(text: &str) -> Cow<'_, str> {
+pub(super) fn percent_decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }

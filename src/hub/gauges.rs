@@ -46,4 +46,54 @@ pub struct ShardGauges {
     pub relay_latency: Histogram,
     /// From PLAY to the first media bytes that were sent.
     pub first_media: Histogram,
+    /// How long each phase of a pull took that came to its end; by [`PullPhase`].
+    pub pull_phases: [Histogram; PullPhase::ALL.len()],
+    /// Pulls that failed in each phase.
+    pub pull_failures: [Counter; PullPhase::ALL.len()],
+}
+
+/// What a pull goes through, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PullPhase {
+    /// Waiting for its turn among the dials to its host; the host's name is resolved in it too.
+    Queue,
+    /// The TCP connection, and TLS.
+    Dial,
+    /// From the first request to the description.
+    Describe,
+    Setup,
+    Play,
+    /// From the answer to PLAY to the first packet.
+    FirstPacket,
+    /// From there to the first packet of a picture that needs no other.
+    FirstKey,
+    /// Media flows. Never observed, only failed in.
+    Running,
+}
+
+impl PullPhase {
+    pub const ALL: [Self; 8] = [
+        Self::Queue,
+        Self::Dial,
+        Self::Describe,
+        Self::Setup,
+        Self::Play,
+        Self::FirstPacket,
+        Self::FirstKey,
+        Self::Running,
+    ];
+
+    /// As label of a metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Dial => "dial",
+            Self::Describe => "describe",
+            Self::Setup => "setup",
+            Self::Play => "play",
+            Self::FirstPacket => "first_packet",
+            Self::FirstKey => "first_key",
+            Self::Running => "running",
+        }
+    }
 }

@@ -74,6 +74,8 @@ pub struct StreamTraffic {
     /// To all readers together.
     pub outbound_bytes: Counter,
     pub inbound_frames_in_error: Counter,
+    /// Those whose numbers are missing.
+    pub inbound_rtp_packets_lost: Counter,
     /// Memory of its ring, bytes.
     pub ring_bytes: Counter,
 }
@@ -116,8 +118,31 @@ pub enum Origin {
     RtspSession(Uuid),
     /// The same over TLS.
     RtspsSession(Uuid),
+    /// A source that is pulled over RTSP.
+    RtspSource,
     /// The built-in camera.
     Demo,
+}
+
+/// What a source that is pulled is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceState {
+    /// Nobody wants it.
+    Stopped,
+    /// It is being reached, or waited for before the next attempt.
+    Connecting,
+    /// Media flows from it.
+    Running,
+}
+
+impl SourceState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Connecting => "connecting",
+            Self::Running => "running",
+        }
+    }
 }
 
 /// A track as the API shows it.
@@ -195,6 +220,21 @@ pub enum News {
     StreamDown {
         path: Arc<str>,
         reason: String,
+    },
+    /// Somebody wants a path that is brought to life by that; `query` is theirs. It lasts until [`News::DemandEnded`].
+    DemandBegan {
+        path: Arc<str>,
+        query: String,
+    },
+    DemandEnded {
+        path: Arc<str>,
+        reason: String,
+    },
+    /// A source that is pulled does something else now. `error` says why the last attempt came to nothing.
+    SourceChanged {
+        path: Arc<str>,
+        state: SourceState,
+        error: Option<String>,
     },
     /// `behind_ms` and `packets` that were skipped, both zero for a reader that was closed.
     SlowReader {

@@ -2,6 +2,8 @@
 //!
 //! The control plane builds them from the configuration file; this crate only gives them their shape.
 
+mod url_template;
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -12,6 +14,7 @@ use std::{
 
 use regex::{Regex, RegexSet, RegexSetBuilder};
 
+pub use self::url_template::UrlTemplate;
 use crate::quota::Quota;
 
 /// Everything a shard needs to know, handed to it at start and replaced as a whole by a reload.
@@ -125,6 +128,18 @@ pub struct PathSettings {
     pub active: Quota,
     /// Nobody can publish or read while it is off (`enabled`, ours).
     pub enabled: bool,
+    /// Media comes only while somebody wants it (`sourceOnDemand`, `runOnDemand`).
+    pub demand: Option<DemandSettings>,
+    /// Where clients are sent that describe it while there is no stream (`fallback`).
+    pub fallback: Option<Arc<str>>,
+}
+
+impl PathSettings {
+    /// Whether its media is pulled: by its source, or by what stands for its command.
+    pub fn is_pulled(&self) -> bool {
+        let by_demand = self.demand.as_ref().map(|demand| &demand.brought_by);
+        matches!(self.source, Source::Rtsp(_)) || matches!(by_demand, Some(BroughtBy::Pull(_)))
+    }
 }
 
 /// Who brings a path's media in.
@@ -134,8 +149,66 @@ pub enum Source {
     Publisher,
     /// The built-in camera.
     Demo,
+    /// Pulled from a camera or another server over RTSP.
+    Rtsp(Arc<PullSettings>),
+    /// Clients that describe it are sent there: a path of ours with its slash, or a URL (`sourceRedirect`).
+    Redirect(Arc<str>),
     /// A kind of source that this version accepts in a file but does not serve yet.
     Unserved(Arc<str>),
+}
+
+/// How a path is brought to life by the first who wants it (contract §7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DemandSettings {
+    pub brought_by: BroughtBy,
+    /// Who waits for longer is told that it has timed out (`sourceOnDemandStartTimeout`, `runOnDemandStartTimeout`).
+    pub start_timeout: Duration,
+    /// Without readers for this long, it ends (`sourceOnDemandCloseAfter`, `runOnDemandCloseAfter`).
+    pub close_after: Duration,
+    /// What was started brings the stream again by itself when that is lost: a pull, or a command with
+    /// `runOnDemandRestart`.
+    pub revives: bool,
+}
+
+/// What is started when somebody wants a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BroughtBy {
+    /// A pull: that of `source`, or one that stands for a `runOnDemand` which does nothing else.
+    Pull(Arc<PullSettings>),
+    /// The control plane runs the command of `runOnDemand`, which is to publish.
+    Command,
+}
+
+/// A source that is pulled over RTSP (contract §1.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullSettings {
+    pub url: UrlTemplate,
+    /// SHA-256 of the certificate of a source over TLS; replaces the check against authorities (`sourceFingerprint`).
+    pub fingerprint: Option<[u8; 32]>,
+    /// `rtspTransport`
+    pub transport: PullTransport,
+    /// Packets may come from any port of the source (`rtspAnyPort`).
+    pub any_port: bool,
+    /// Value of the `Range` header of PLAY, if it is to have one (`rtspRangeType`, `rtspRangeStart`).
+    pub range: Option<Arc<str>>,
+    /// Value of its `Scale` header (`rtspScale`).
+    pub scale: Option<Arc<str>>,
+    /// Our ports for its packets, first and last (`rtspUDPSourcePortRange`).
+    pub udp_ports: (u16, u16),
+    /// `SO_RCVBUF` of its sockets, bytes, instead of that of the other ones (`rtspUDPReadBufferSize`).
+    pub udp_read_buffer_bytes: Option<NonZeroUsize>,
+    /// Readers outlive a loss of the source that is mended within this time (`sourceReconnectGrace`, ours).
+    pub reconnect_grace: Duration,
+}
+
+/// How media is to come from a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullTransport {
+    /// UDP, and TCP when that fails.
+    Automatic,
+    Udp,
+    Multicast,
+    Tcp,
 }
 
 /// Patterns up to this many are tried one after the other; more of them are searched for all at once.
@@ -265,6 +338,8 @@ mod tests {
             active_max: None,
             active: Quota::default(),
             enabled: true,
+            demand: None,
+            fallback: None,
         })
     }
 

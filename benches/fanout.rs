@@ -15,8 +15,9 @@ use corecast::{
     },
     shard::media_io::{BackendKind, MediaIo},
     sources::{
+        in_place::{self, ChannelMap},
         publication::{Now, Plane, Publication},
-        rtsp_publish::{self, ChannelMap},
+        rtsp_publish::Requests,
     },
 };
 use corecast_fanout::ring::ByteRing;
@@ -137,16 +138,16 @@ fn into_the_stream(criterion: &mut Criterion) {
     // The bytes are copied outside of the clock, by what stands for the kernel.
     group.bench_function("take_pending_in_place", |b| {
         let (mut publication, channels) = (publication(), ChannelMap::new(&medias()));
-        let (mut camera, mut clock) = (Camera::new(), Clock::new());
+        let (mut camera, mut clock, limits) = (Camera::new(), Clock::new(), Limits::default());
         b.iter_custom(|iterations| {
             let mut spent = Duration::ZERO;
             for _ in 0..iterations {
                 camera.next_frame();
                 let now = clock.next();
-                rtsp_publish::receive(&mut publication, &camera.framed[..]).expect("room");
+                in_place::receive(&mut publication, &camera.framed[..]).expect("room");
                 let start = Instant::now();
                 black_box(
-                    rtsp_publish::take_pending(&mut publication, &channels, &Limits::default(), now)
+                    in_place::take_pending(&mut publication, &channels, &mut Requests(&limits), now)
                         .expect("whole packets"),
                 );
                 black_box(publication.stream.flush(now.instant));

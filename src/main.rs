@@ -17,7 +17,7 @@ use corecast::{
         rtsps::Rtsps,
     },
     observe::log,
-    shard::{boot, media_io::limits, mesh},
+    shard::{boot, media_io::limits, mesh, tls::trust::TlsClients},
 };
 use corecast_hub::gauges::ShardGauges;
 use signal_hook::{
@@ -112,7 +112,7 @@ fn run(loaded: Loaded, log: log::Handle) -> Result<(), Box<dyn std::error::Error
     let control_mesh = meshes.pop().ok_or("no node for the control thread")?;
     let gauges: Vec<_> = meshes.iter().map(|_| Arc::new(ShardGauges::default())).collect();
     let rtsps = Rtsps::load(&view.control)?;
-    let shards = boot::start(&settings, meshes, &gauges, rtsps.config())?;
+    let shards = boot::start(&settings, meshes, &gauges, rtsps.config(), &Arc::new(TlsClients::load()))?;
     let control = ControlPlane::start(view, source, control_mesh, gauges, log, rtsps)?;
     for signal in signals.forever() {
         if signal != SIGHUP {

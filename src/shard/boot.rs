@@ -21,6 +21,7 @@ use super::{
     media_io::{BackendKind, MediaIo},
     mesh::Mesh,
     runtime::{self, Joiner},
+    tls::trust::TlsClients,
 };
 
 /// Why the relay cannot start.
@@ -53,7 +54,8 @@ impl Shards {
 }
 
 /// Starts one shard per configured core and returns when all listen. `meshes` are the shards' ends, and `gauges` where
-/// each shows what it measures, by shard id. `tls` has the certificate that a listener for TLS needs.
+/// each shows what it measures, by shard id. `tls` has the certificate that a listener for TLS needs, `clients` knows
+/// the servers that are pulled from over TLS.
 ///
 /// # Errors
 /// When an address is taken, or a shard cannot start.
@@ -62,6 +64,7 @@ pub fn start(
     meshes: Vec<Mesh<Mail>>,
     gauges: &[Arc<ShardGauges>],
     tls: &Arc<rustls::ServerConfig>,
+    clients: &Arc<TlsClients>,
 ) -> Result<Shards, BootError> {
     if lacks_ipv6(settings) {
         warn!("[engine] this host has no IPv6: listening on IPv4 only");
@@ -72,7 +75,8 @@ pub fn start(
     let mut shards = Vec::new();
     let cores = settings.engine.cores.clone();
     for ((id, &core), mesh) in cores.iter().enumerate().zip(meshes) {
-        let (settings, tls, ready) = (Arc::clone(&settings), Arc::clone(tls), ready.clone());
+        let (settings, ready) = (Arc::clone(&settings), ready.clone());
+        let tls = (Arc::clone(tls), Arc::clone(clients));
         let gauges = gauges.get(id).cloned().unwrap_or_default();
         let make = move || async move {
             match build(id, core, settings, gauges, tls, mesh) {
@@ -162,7 +166,7 @@ fn build(
     core: usize,
     settings: Arc<Settings>,
     gauges: Arc<ShardGauges>,
-    tls: Arc<rustls::ServerConfig>,
+    (tls, tls_clients): (Arc<rustls::ServerConfig>, Arc<TlsClients>),
     mesh: Mesh<Mail>,
 ) -> Result<Shard, BootError> {
     let (mut io, media_io) = open_media_io(settings.engine.media_io).map_err(BootError::MediaIo)?;
@@ -197,6 +201,7 @@ fn build(
         listener,
         tls_listener,
         tls,
+        tls_clients,
         ports,
         limits: Limits::default(),
         now: clock::now(),
@@ -210,6 +215,10 @@ fn build(
         udp_sources: Default::default(),
         udp_addresses: Default::default(),
         demos: Vec::new(),
+        pulls: Default::default(),
+        pull_connections: Default::default(),
+        pull_memory: Default::default(),
+        without_udp: Default::default(),
         work: Work::default(),
         stopping: false,
     };

@@ -17,7 +17,10 @@ use super::{
     Kind, Shard, access::Standing, handover::Identity, media_io::Event, paths::Origin, plain, slots::Key,
     tls::Tls,
 };
-use crate::sources::rtsp_publish::{self, ChannelMap, IngestError, Taken};
+use crate::sources::{
+    in_place::{self, ChannelMap},
+    rtsp_publish::{IngestError, Requests},
+};
 
 /// A connection holds at most this much that it has not understood, bytes: one message of the largest size allowed,
 /// and a packet.
@@ -82,6 +85,8 @@ pub enum Phase {
     AwaitingVerdict {
         since: Instant,
     },
+    /// Its request waits for the stream of a path that is brought on demand.
+    AwaitingStream(Key),
     /// Closed from our side; the client is given the time to read our last answer.
     Lingering {
         until: Instant,
@@ -185,7 +190,7 @@ impl Connection {
 }
 
 /// Sends as far as the socket takes it; returns how much that was.
-fn send_plain(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+pub(super) fn send_plain(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
         match socket.write(&bytes[sent..]) {
@@ -241,7 +246,7 @@ impl Shard {
                 let live = self.paths.get_mut(path).and_then(|path| path.live.as_mut());
                 let Some(live) = live else { return Ok(More::No) };
                 let before = live.publication.stream.pending().len();
-                let full = rtsp_publish::receive(&mut live.publication, &connection.socket)?;
+                let full = in_place::receive(&mut live.publication, &connection.socket)?;
                 connection.received_bytes += (live.publication.stream.pending().len() - before) as u64;
                 full
             }
@@ -279,7 +284,7 @@ impl Shard {
     }
 
     /// The connection goes on in the next turn.
-    fn put_off(&mut self, key: Key) {
+    pub(super) fn put_off(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key)
             && !std::mem::replace(&mut connection.put_off, true)
         {
@@ -315,10 +320,8 @@ impl Shard {
                 Role::Publishing { path, .. } => self.take_media(key, path),
                 Role::Signalling | Role::Playing { .. } => self.take_request(key),
             };
-            match request {
-                Some(request) => self.answer(key, &request),
-                None => return,
-            }
+            let Some(request) = request else { return };
+            self.answer(key, &request);
         }
         self.put_off(key);
     }
@@ -333,25 +336,18 @@ impl Shard {
                 self.close(key, "publishes to a path that is not its own");
                 return None;
             }
-            let stream = &mut live.publication.stream;
             // What came behind RECORD was received with it.
-            let spare = stream.spare(connection.inbox.len());
-            let moved = spare.len();
-            spare.copy_from_slice(&connection.inbox[..moved]);
-            stream.fill(moved);
-            connection.inbox.drain(..moved);
-            let taken = rtsp_publish::take_pending(&mut live.publication, channels, &self.limits, self.now);
+            let moved = in_place::move_in(&mut live.publication, &mut connection.inbox);
+            let mut requests = Requests(&self.limits);
+            let taken = in_place::take_pending(&mut live.publication, channels, &mut requests, self.now);
             live.mark_dirty(path_key, &mut self.work.dirty);
             match taken {
-                Ok(Taken::All) if moved > 0 && !connection.inbox.is_empty() => {}
-                Ok(Taken::All) => return None,
-                Ok(Taken::Request(request)) => {
+                Ok(None) if moved > 0 && !connection.inbox.is_empty() => {}
+                Ok(None) => return None,
+                Ok(Some(request)) => {
                     if matches!(request.method, Method::Pause | Method::Teardown) {
                         // The answer ends the stream, and its ring with what follows the request.
-                        let stream = &mut live.publication.stream;
-                        let rest = stream.pending().len();
-                        connection.inbox.splice(0..0, stream.pending().iter().copied());
-                        stream.shrink_pending(rest);
+                        in_place::move_out(&mut live.publication, &mut connection.inbox);
                     }
                     return Some(request);
                 }
@@ -384,13 +380,11 @@ impl Shard {
         if connection.out.len() - connection.out_sent > OUTBOX_BYTES_MAX {
             return self.close(key, "does not read its answers");
         }
-        let (flushed, seat) = (
-            connection.is_flushed(),
-            match connection.role {
-                Role::Playing { seat } => Some(seat),
-                Role::Signalling | Role::Publishing { .. } => None,
-            },
-        );
+        let flushed = connection.is_flushed();
+        let seat = match connection.role {
+            Role::Playing { seat } => Some(seat),
+            Role::Signalling | Role::Publishing { .. } => None,
+        };
         if !flushed {
             self.await_room(key);
         }
@@ -422,6 +416,7 @@ impl Shard {
     /// Ends a connection in good order: the last answer gets out, then the client closes or is closed.
     pub(super) fn close_after_answer(&mut self, key: Key, reason: &str) {
         self.flush_out(key);
+        self.leave_queue(key);
         let Some(connection) = self.connections.get_mut(key) else { return };
         if matches!(connection.phase, Phase::Lingering { .. }) {
             return;
@@ -481,6 +476,7 @@ impl Shard {
     }
 
     pub(super) fn drop_connection(&mut self, key: Key) {
+        self.leave_queue(key);
         let Some(mut connection) = self.connections.remove(key) else { return };
         self.io.unwatch(connection.fd(), Kind::Connection.token(key));
         connection.end_encryption();
@@ -490,8 +486,7 @@ impl Shard {
         if let Role::Playing { seat } = connection.role {
             self.drop_tcp_seat(seat);
         }
-        if self.work.accept_stalled {
-            self.work.accept_stalled = false;
+        if std::mem::take(&mut self.work.accept_stalled) {
             let listeners = [Kind::Listener, Kind::TlsListener];
             self.work.events.extend(listeners.map(|kind| Event::Readable(kind.only())));
         }

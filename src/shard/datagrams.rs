@@ -13,6 +13,7 @@ use tracing::warn;
 use super::{
     Kind, Mail, Shard,
     media_io::{DatagramSocket, Event},
+    paths::Origin,
     plain,
     slots::Key,
 };
@@ -23,7 +24,7 @@ use crate::{
     },
     sources::{
         publication::{Plane, track_of},
-        rtsp_publish::UdpTrack,
+        udp_track::UdpTrack,
     },
 };
 
@@ -41,7 +42,8 @@ pub struct SharedPorts {
 pub struct UdpSource {
     pub track: UdpTrack,
     pub path: Key,
-    pub session: Key,
+    /// Whose packets they are.
+    pub owner: Origin,
     /// It is in the list of sources with a hole in their sequence.
     waits: bool,
 }
@@ -63,11 +65,6 @@ impl SharedPorts {
             rtcp: DatagramSocket::bind(rtcp, receive_buffer)?,
             is_ipv6: rtp.is_ipv6(),
         })
-    }
-
-    /// `SO_RCVBUF` as granted, bytes.
-    pub fn receive_buffer(&self) -> io::Result<usize> {
-        self.rtp.receive_buffer()
     }
 
     pub fn sockets(&self) -> Sockets {
@@ -162,20 +159,32 @@ impl Shard {
         let ours = (rtsp.rtp_address, rtsp.rtcp_address);
         let Some(ports) = &self.ports else { return Err(io::Error::other("UDP is off")) };
         let is_ipv6 = ports.is_ipv6;
-        let mut sources = Vec::new();
+        let mut tracks = Vec::new();
         for media in medias {
             let Delivery::Udp { rtp_port, rtcp_port } = media.delivery else { continue };
             let theirs = (as_family(peer, rtp_port, is_ipv6), as_family(peer, rtcp_port, is_ipv6));
             let buffer = self.settings.udp_read_buffer_bytes;
-            let track = UdpTrack::open(media.track, ours, theirs, buffer, self.settings.engine.reorder_wait);
-            let opened = track.and_then(|track| {
-                let (rtp, rtcp) = (track.rtp.as_raw_fd(), track.rtcp.as_raw_fd());
-                let key = self.udp_sources.insert(UdpSource { track, path, session, waits: false });
-                sources.push(key);
-                self.io.watch(rtp, Kind::UdpSourceRtp.token(key))?;
-                self.io.watch(rtcp, Kind::UdpSourceRtcp.token(key))
-            });
-            if let Err(error) = opened {
+            let wait = self.settings.engine.reorder_wait;
+            tracks.push(UdpTrack::open(media.track, ours, theirs, buffer, wait)?);
+        }
+        self.watch_udp_tracks(path, Origin::Session(session), tracks)
+    }
+
+    /// Takes in what comes on the sockets of these tracks from now on.
+    pub(super) fn watch_udp_tracks(
+        &mut self,
+        path: Key,
+        owner: Origin,
+        tracks: Vec<UdpTrack>,
+    ) -> io::Result<Vec<Key>> {
+        let mut sources = Vec::with_capacity(tracks.len());
+        for track in tracks {
+            let (rtp, rtcp) = (track.rtp.as_raw_fd(), track.rtcp.as_raw_fd());
+            let key = self.udp_sources.insert(UdpSource { track, path, owner, waits: false });
+            sources.push(key);
+            let watched = self.io.watch(rtp, Kind::UdpSourceRtp.token(key));
+            let watched = watched.and_then(|()| self.io.watch(rtcp, Kind::UdpSourceRtcp.token(key)));
+            if let Err(error) = watched {
                 for key in sources {
                     self.close_udp_source(key);
                 }
@@ -195,7 +204,7 @@ impl Shard {
     /// Packets of a UDP publisher.
     pub(super) fn receive_source(&mut self, key: Key, plane: Plane) {
         let Some(source) = self.udp_sources.get_mut(key) else { return };
-        let (path, session) = (source.path, source.session);
+        let (path, owner) = (source.path, source.owner);
         let Some(live) = self.paths.get_mut(path).and_then(|path| path.live.as_mut()) else { return };
         let buffer = &mut self.work.scratch;
         let mut any = false;
@@ -206,7 +215,7 @@ impl Shard {
             };
             match socket.receive(buffer) {
                 // Of those that came before the socket was connected, one may be a stranger's.
-                Ok(datagrams) if plain(datagrams.from) != plain(source.track.peer(plane)) => {}
+                Ok(datagrams) if !source.track.hears(plane, datagrams.from) => {}
                 Ok(datagrams) => {
                     let bytes = &buffer[..datagrams.length];
                     source.track.take(plane, bytes, datagrams.segment, &mut live.publication, self.now);
@@ -227,7 +236,11 @@ impl Shard {
         }
         if any {
             live.mark_dirty(path, &mut self.work.dirty);
-            self.heard(session);
+            match owner {
+                Origin::Session(session) => self.heard(session),
+                Origin::Pull(pull) => self.heard_from_source(pull),
+                Origin::Demo => {}
+            }
         }
     }
 
@@ -251,13 +264,8 @@ impl Shard {
     /// Says so when the kernel gave less receive buffer than was asked for: the cause of most UDP loss (pain 44).
     pub(super) fn check_receive_buffer(&self) {
         let (Some(ports), Some(wanted)) = (&self.ports, self.settings.udp_read_buffer_bytes) else { return };
-        if let Ok(granted) = ports.receive_buffer()
-            && granted < wanted.get()
-        {
-            warn!(
-                "[RTSP] udpReadBufferSize: the kernel granted {granted} of {wanted} bytes; raise it with \
-                 sysctl net.core.rmem_max={wanted}"
-            );
+        if let Some(shortfall) = ports.rtp.shortfall(wanted) {
+            warn!("[RTSP] udpReadBufferSize: {shortfall}");
         }
     }
 }

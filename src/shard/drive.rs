@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::AsRawFd, time::Duration};
 
-use corecast_hub::settings::Park;
+use corecast_hub::{demand::StopReason, settings::Park};
 use tracing::error;
 
 use super::{
@@ -69,7 +69,9 @@ impl Shard {
             self.on_mail(mail);
         }
         self.run_demos();
+        self.run_demands();
         self.expire_reordering();
+        self.run_pulls();
         self.upkeep();
     }
 
@@ -93,6 +95,7 @@ impl Shard {
             (Kind::Connection, _) => self.receive(key),
             (Kind::UdpSourceRtp, _) => self.receive_source(key, Plane::Rtp),
             (Kind::UdpSourceRtcp, _) => self.receive_source(key, Plane::Rtcp),
+            (Kind::Pull, event) => self.on_pull_event(key, event),
             (Kind::UdpSeat, _) => {}
         }
     }
@@ -108,6 +111,7 @@ impl Shard {
             Kind::Connection => self.connections.get(key).map(super::connection::Connection::fd),
             Kind::UdpSourceRtp => self.udp_sources.get(key).map(|source| source.track.rtp.as_raw_fd()),
             Kind::UdpSourceRtcp => self.udp_sources.get(key).map(|source| source.track.rtcp.as_raw_fd()),
+            Kind::Pull => self.pull_fd(key),
             Kind::UdpSeat => None,
         };
         if let Some(fd) = fd
@@ -127,7 +131,8 @@ impl Shard {
                 }
             }
             Mail::Heard { from, loss } => self.heard_from(from, loss, false),
-            Mail::Demo { path } => self.start_demo(&path),
+            Mail::Begin { path } => self.begin_path(&path),
+            Mail::Dialable { pull, addresses } => self.on_dialable(pull, addresses),
             Mail::Verdict { connection, outcome } => self.on_verdict(connection, outcome),
             Mail::Settings { settings, generation } => {
                 let result = self.apply_settings(settings);
@@ -140,6 +145,8 @@ impl Shard {
             Mail::Claim { .. }
             | Mail::Release { .. }
             | Mail::Load { .. }
+            | Mail::Dial { .. }
+            | Mail::Dialed { .. }
             | Mail::News(_)
             | Mail::Authenticate { .. }
             | Mail::SettingsApplied { .. }
@@ -174,7 +181,9 @@ impl Shard {
     fn until_deadline(&self) -> Duration {
         let deadlines = [
             self.work.next_upkeep,
+            self.work.pulls_due,
             self.fan_out_deadline(),
+            self.work.demands.next(),
             self.demos.iter().map(|camera| camera.demo.deadline()).min(),
             self.work.reordering.iter().filter_map(|&key| self.udp_sources.get(key)?.track.deadline()).min(),
         ];
@@ -185,6 +194,10 @@ impl Shard {
     /// The end: publishers and readers are told by their connections' end.
     fn end_everything(&mut self) {
         let mut keys = Vec::new();
+        self.paths.keys_into(&mut keys);
+        for &key in &keys {
+            self.end_demand(key, StopReason::Terminated);
+        }
         self.connections.keys_into(&mut keys);
         for &key in &keys {
             self.close(key, "terminated");
@@ -192,6 +205,7 @@ impl Shard {
         self.end_sessions("terminated", |_| true);
         self.paths.keys_into(&mut keys);
         for &key in &keys {
+            self.stop_pull(key, "terminated", false);
             self.end_publication(key, "terminated");
         }
         let control = self.control();

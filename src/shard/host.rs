@@ -29,8 +29,8 @@ use super::{
 use crate::{
     readers::{self, rtsp_tcp::TcpReader, rtsp_udp::UdpReader},
     sources::{
+        in_place::ChannelMap,
         publication::{Plane, channel_of},
-        rtsp_publish::ChannelMap,
     },
 };
 
@@ -237,6 +237,7 @@ impl Host for SessionHost<'_> {
             return Err(self.refused(&name, Reason::EngineMaxReaders, "engine.maxReaders reached"));
         };
         self.attach(key, |path| &mut path.readers);
+        self.shard.readers_changed(key);
         if let Some(entry) = self.shard.sessions.get_mut(self.key) {
             entry.pass = Some(pass);
         }

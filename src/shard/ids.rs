@@ -7,10 +7,14 @@ use uuid::{Builder, Uuid};
 /// Shards that can be told apart in the id of an RTSP session.
 const SHARDS_MAX: usize = 256;
 
-fn random() -> u128 {
+/// Any number.
+pub fn random_number() -> u64 {
     // The standard hasher's keys are random per thread, from the system's own source, and differ per instance.
-    let random = || RandomState::new().build_hasher().finish();
-    u128::from(random()) << 64 | u128::from(random())
+    RandomState::new().build_hasher().finish()
+}
+
+fn random() -> u128 {
+    u128::from(random_number()) << 64 | u128::from(random_number())
 }
 
 /// A UUID of version 4.

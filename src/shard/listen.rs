@@ -114,7 +114,7 @@ impl Shard {
             return;
         }
         let server = rtsp_server(encrypted);
-        let tls = encrypted.then(|| Tls::new(&self.tls, self.now.instant)).transpose();
+        let tls = encrypted.then(|| Tls::server(&self.tls, self.now.instant)).transpose();
         let tls = match tls {
             Ok(tls) => tls.map(Box::new),
             Err(error) => return warn!("[{server}] [conn {}] refused: {error}", plain(peer)),

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod clock;
 mod connection;
 mod datagrams;
+mod demand;
 mod drive;
 mod fan_out;
 mod handover;
@@ -19,9 +20,11 @@ pub mod media_io;
 pub mod mesh;
 mod news;
 mod paths;
+mod pulls;
 mod reload;
 mod requests;
 pub mod runtime;
+mod seldom;
 mod sessions;
 pub mod slots;
 pub mod tls;
@@ -48,10 +51,12 @@ use crate::{
         media_io::{Event, MediaIo},
         mesh::Mesh,
         paths::{DemoCamera, Path},
+        pulls::{Pull, PullConnection},
         sessions::SessionEntry,
         slots::{Key, Slots},
+        tls::trust::TlsClients,
     },
-    sources::publication::Now,
+    sources::{publication::Now, rtsp_pull::WithoutUdp},
 };
 
 /// What shards and the control thread tell each other.
@@ -71,8 +76,16 @@ pub enum Mail {
     /// Shard to shard: a reader of yours was heard of on a port of ours, with a source and how many of its packets it
     /// says it never got.
     Heard { from: SocketAddr, loss: Option<(u32, u32)> },
-    /// Control to shard: run the built-in camera on this path, if it does not run yet.
-    Demo { path: Arc<str> },
+    /// Control to shard: begin what this path has without being asked, if it has not begun: the built-in camera, or a
+    /// source that is always pulled.
+    Begin { path: Arc<str> },
+    /// Shard to control: a pull wants to reach a host. Answered by [`Mail::Dialable`] when it is its turn. One whose
+    /// last attempt failed is a suspect.
+    Dial { pull: Key, host: Arc<str>, port: u16, urgent: bool, suspect: bool },
+    /// Control to shard: the addresses to try, or why there are none.
+    Dialable { pull: Key, addresses: Result<Vec<SocketAddr>, String> },
+    /// Shard to control: that pull has reached its host, or given up; it does not wait for its turn any more.
+    Dialed { pull: Key },
     /// Shard to control: something has changed.
     News(Box<News>),
     /// Shard to control: may this client have that?
@@ -103,6 +116,8 @@ pub struct Shard {
     tls_listener: Option<TcpListener>,
     /// What connections of the latter have in common.
     tls: Arc<rustls::ServerConfig>,
+    /// How servers are known that are pulled from over TLS.
+    tls_clients: Arc<TlsClients>,
     ports: Option<SharedPorts>,
     limits: Limits,
     now: Now,
@@ -119,6 +134,12 @@ pub struct Shard {
     /// Sessions of UDP readers, by the addresses that they report from.
     udp_addresses: HashMap<SocketAddr, Key>,
     demos: Vec<DemoCamera>,
+    pulls: Slots<Pull>,
+    /// Each is one attempt of a pull.
+    pull_connections: Slots<PullConnection>,
+    /// How sources have fared that are stopped.
+    pull_memory: pulls::Memory,
+    without_udp: WithoutUdp,
 
     work: Work,
     stopping: bool,
@@ -154,6 +175,8 @@ struct Work {
     unread: Vec<Key>,
     /// Receives in this turn of connections that are still shaking hands.
     handshakes: u32,
+    /// Paths on demand to which something is to happen at some time.
+    demands: demand::Timers,
     /// UDP sources with a hole in their sequence.
     reordering: Vec<Key>,
     keys: Vec<Key>,
@@ -166,6 +189,8 @@ struct Work {
     scratch: Vec<u8>,
     /// Bytes for a reader that needs a copy.
     copy: Vec<u8>,
+    /// When a pull has to be looked after.
+    pulls_due: Option<Instant>,
     next_upkeep: Option<Instant>,
     upkeep_round: u64,
     /// Connections wait in the backlog because one could not be accepted.
@@ -186,6 +211,7 @@ enum Kind {
     UdpSourceRtp,
     UdpSourceRtcp,
     TlsListener,
+    Pull,
 }
 
 impl Kind {
@@ -209,6 +235,7 @@ impl Kind {
             7 => Self::UdpSourceRtp,
             8 => Self::UdpSourceRtcp,
             9 => Self::TlsListener,
+            10 => Self::Pull,
             _ => return None,
         };
         Some((kind, Key::from_bits(token)))

@@ -143,6 +143,7 @@ impl Shard {
         live.traffic.inbound_bytes.set(inbound.bytes);
         live.traffic.outbound_bytes.set(bytes.max(live.traffic.outbound_bytes.get()));
         live.traffic.inbound_frames_in_error.set(inbound.packets_in_error);
+        live.traffic.inbound_rtp_packets_lost.set(tracks.lost());
         live.traffic.ring_bytes.set(stream.ring_bytes() as u64);
         if let paths::Origin::Session(publisher) = live.origin
             && let Some(entry) = sessions.get(publisher)

@@ -6,14 +6,14 @@ use corecast_hub::{
     quota::Pass,
     registry::ShardId,
     roster::{self, News, Refusal as Reason, StreamTraffic},
-    settings::{EngineSettings, PathSettings, Source},
+    settings::{BroughtBy, EngineSettings, PathSettings, Source},
     stream::StreamLimits,
 };
 use corecast_media::Track;
 use corecast_proto::rtsp::{Status, server::Refusal};
 use tracing::{debug, info, warn};
 
-use super::{Mail, Shard, clock, slots::Key};
+use super::{Mail, Shard, clock, demand::PathDemand, seldom::Seldom, slots::Key};
 use crate::{
     readers::{self, rtsp_udp::oversize_channels},
     sources::{
@@ -33,6 +33,9 @@ pub struct Path {
     pub readers: Vec<Key>,
     /// Sessions that announced it; one of them may publish it.
     pub publishers: Vec<Key>,
+    /// Its source is pulled, or will be again after a pause.
+    pub pull: Option<Key>,
+    pub demand: PathDemand,
 }
 
 /// A publication and who gets it.
@@ -46,8 +49,8 @@ pub struct Live {
     /// It is in the list of paths that wait for the flush rule's time limit.
     pub unflushed: bool,
     /// What was said in the log so far.
-    pub lost_told: u64,
-    pub errors_told: u64,
+    pub lost_told: Seldom,
+    pub errors_told: Seldom,
     pub oversize_told: bool,
     /// The tracks as the control plane was told of them.
     pub revision_told: u32,
@@ -56,7 +59,7 @@ pub struct Live {
     pub left_bytes: u64,
     /// Its place among the streams of its entry, and of the relay.
     pub active: Option<Pass>,
-    _pass: Pass,
+    pass: Option<Pass>,
     began: Instant,
 }
 
@@ -66,6 +69,23 @@ pub fn stream_limits(engine: &EngineSettings) -> StreamLimits {
         flush_bytes: engine.flush_bytes,
         flush_after: engine.flush_after,
         ring_bytes_max: engine.ring_bytes_max,
+    }
+}
+
+impl Path {
+    /// It is pulled when somebody wants it.
+    pub fn is_pulled_on_demand(&self) -> bool {
+        let demand = self.settings.demand.as_ref();
+        demand.is_some_and(|demand| matches!(demand.brought_by, BroughtBy::Pull(_)))
+    }
+
+    /// Nothing of it is left.
+    fn is_idle(&self) -> bool {
+        self.live.is_none()
+            && self.readers.is_empty()
+            && self.publishers.is_empty()
+            && self.pull.is_none()
+            && self.demand.is_idle()
     }
 }
 
@@ -82,6 +102,7 @@ impl Live {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     Session(Key),
+    Pull(Key),
     Demo,
 }
 
@@ -100,7 +121,17 @@ impl Shard {
         let settings = Arc::clone(self.settings.paths.lookup(name).ok()?);
         let name: Arc<str> = name.into();
         let (readers, publishers) = (Vec::new(), Vec::new());
-        let path = Path { name: Arc::clone(&name), settings, claims: 0, live: None, readers, publishers };
+        let demand = PathDemand::new(settings.demand.as_ref());
+        let path = Path {
+            name: Arc::clone(&name),
+            settings,
+            claims: 0,
+            live: None,
+            readers,
+            publishers,
+            pull: None,
+            demand,
+        };
         let key = self.paths.insert(path);
         self.path_names.insert(name, key);
         Some(key)
@@ -125,11 +156,8 @@ impl Shard {
 
     /// Forgets a path of which nothing is left.
     pub(super) fn release_path(&mut self, key: Key) {
-        let idle = self
-            .paths
-            .get(key)
-            .is_some_and(|path| path.live.is_none() && path.readers.is_empty() && path.publishers.is_empty());
-        if !idle {
+        let is_idle = |path: &Path| path.is_idle() && !self.pull_memory.holds(&path.name);
+        if !self.paths.get(key).is_some_and(is_idle) {
             return;
         }
         if let Some(Path { name, claims, .. }) = self.paths.remove(key) {
@@ -167,20 +195,32 @@ impl Shard {
         origin: Origin,
     ) -> Result<(), Refusal> {
         let path = self.paths.get(key).ok_or_else(|| Refusal::bad_request("the path is gone"))?;
-        if let Some(Live { origin: Origin::Session(current), .. }) = path.live {
-            if !path.settings.override_publisher {
-                return Err(Refusal::bad_request("someone is already publishing to this path"));
-            }
-            info!("[path {}] closing existing publisher", path.name);
-            self.end_session_and_connection(current, "replaced by another publisher");
+        let current = match path.live {
+            Some(Live { origin: Origin::Session(current), .. }) => Some(current),
+            _ => None,
+        };
+        let gives_way = matches!(origin, Origin::Session(_)) && path.pull.is_some();
+        if (current.is_some() || gives_way) && !path.settings.override_publisher {
+            return Err(Refusal::bad_request("someone is already publishing to this path"));
         }
+        // Before anything gives way: the place of what gives way is taken over, and no other path can get it meanwhile.
         let (active, pass) = self.admit_stream(key, origin)?;
+        if current.is_some() || gives_way {
+            if let Some(path) = self.paths.get(key) {
+                info!("[path {}] closing existing publisher", path.name);
+            }
+            if let Some(current) = current {
+                self.end_session_and_connection(current, "replaced by another publisher");
+            }
+            self.give_way(key);
+        }
         let limits = stream_limits(&self.settings.engine);
         let publication = Publication::new(title, tracks, limits)
             .map_err(|error| Refusal::bad_request(format!("no memory for the stream: {error}")))?;
         let labels = publication.tracks.labels(0..tracks.len());
         let brought_by = match origin {
             Origin::Demo => roster::Origin::Demo,
+            Origin::Pull(_) => roster::Origin::RtspSource,
             Origin::Session(session) => {
                 let entry = self.sessions.get_mut(session);
                 let entry = entry.ok_or_else(|| Refusal::bad_request("the session is gone"))?;
@@ -216,25 +256,32 @@ impl Shard {
             udp: Vec::new(),
             dirty: false,
             unflushed: false,
-            lost_told: 0,
-            errors_told: 0,
+            lost_told: Seldom::default(),
+            errors_told: Seldom::default(),
             oversize_told: false,
             revision_told: 0,
             traffic,
             left_bytes: 0,
             active: Some(active),
-            _pass: pass,
+            pass: Some(pass),
             began: self.now.instant,
         });
         info!("[path {}] stream is available and online, {labels}", path.name);
         debug!("[path {}] lives on core {}", path.name, self.core);
         self.tell(news);
+        self.stream_began(key);
         Ok(())
     }
 
-    /// A place among the streams of a path's entry, and one among those of the relay.
+    /// A place among the streams of a path's entry, and one among those of the relay: those of the stream that it takes
+    /// the place of, if there is one.
     fn admit_stream(&mut self, key: Key, origin: Origin) -> Result<(Pass, Pass), Refusal> {
-        let path = self.paths.get(key).ok_or_else(|| Refusal::bad_request("the path is gone"))?;
+        let path = self.paths.get_mut(key).ok_or_else(|| Refusal::bad_request("the path is gone"))?;
+        if let Some(live) = &mut path.live
+            && let (Some(active), Some(pass)) = (live.active.take(), live.pass.take())
+        {
+            return Ok((active, pass));
+        }
         let (name, settings, engine) = (&path.name, &path.settings, &self.settings.engine);
         let active = settings.active.enter(settings.active_max);
         let pass = engine.streams.enter(engine.streams_max);
@@ -275,6 +322,7 @@ impl Shard {
         // Before the readers are closed: nothing of it can be reached through them any more.
         drop(live);
         self.tell(News::StreamDown { path: name, reason: reason.to_owned() });
+        self.stream_ended(key);
         for reader in readers {
             self.end_session_and_connection(reader, "the stream has ended");
         }
@@ -330,17 +378,24 @@ impl Shard {
         }
     }
 
-    /// Starts the built-in camera on a path that was placed here.
-    pub(super) fn start_demo(&mut self, name: &Arc<str>) {
+    /// Begins what a path that was placed here has without being asked.
+    pub(super) fn begin_path(&mut self, name: &Arc<str>) {
         let Some(path) = self.claimed_path(name) else { return };
         let Some(found) = self.paths.get(path) else { return };
-        if found.live.is_some() {
-            return;
+        match &found.settings.source {
+            Source::Demo if found.live.is_none() => self.start_demo(path),
+            Source::Rtsp(pull) if found.pull.is_none() && found.settings.demand.is_none() => {
+                let pull = Arc::clone(pull);
+                self.start_pull(path, pull, "");
+            }
+            _ => self.release_path(path),
         }
-        let is_demo = found.settings.source == Source::Demo;
+    }
+
+    fn start_demo(&mut self, path: Key) {
+        let Some(name) = self.paths.get(path).map(|path| Arc::clone(&path.name)) else { return };
         let demo = match Demo::new(self.now.instant) {
-            Ok(demo) if is_demo => demo,
-            Ok(_) => return self.release_path(path),
+            Ok(demo) => demo,
             Err(error) => {
                 warn!("[path {name}] [demo source] {error}");
                 return self.release_path(path);

@@ -3,8 +3,9 @@
 use std::{os::fd::AsRawFd, sync::Arc};
 
 use corecast_hub::{
+    demand::StopReason,
     roster::rtsp_server,
-    settings::{PathSettings, RtspSettings, Settings},
+    settings::{BroughtBy, PathSettings, RtspSettings, Settings},
 };
 use uuid::Uuid;
 
@@ -19,6 +20,10 @@ use super::{
 enum Fate {
     Stays(Arc<PathSettings>),
     Ends(&'static str),
+}
+
+fn brought_by(settings: &PathSettings) -> Option<&BroughtBy> {
+    settings.demand.as_ref().map(|demand| &demand.brought_by)
 }
 
 impl Shard {
@@ -39,6 +44,9 @@ impl Shard {
         let fate = match self.settings.paths.lookup(&path.name) {
             Err(_) => Fate::Ends("path configuration removed"),
             Ok(new) if new.source != path.settings.source => Fate::Ends("its source was changed"),
+            Ok(new) if path.pull.is_some() && brought_by(new) != brought_by(&path.settings) => {
+                Fate::Ends("its source was changed")
+            }
             // It would be placed on another core now.
             Ok(new) if new.core != path.settings.core && new.core.is_some_and(|core| core != self.core) => {
                 Fate::Ends("its core was changed")
@@ -48,6 +56,8 @@ impl Shard {
         match fate {
             Fate::Ends(reason) => self.end_path(key, reason),
             Fate::Stays(settings) => {
+                self.change_demand(key, &settings);
+                let Some(path) = self.paths.get_mut(key) else { return };
                 if let Some(live) = &mut path.live {
                     live.publication.stream.set_limits(limits);
                     if settings.active != path.settings.active {
@@ -56,20 +66,26 @@ impl Shard {
                     }
                 }
                 path.settings = settings;
+                self.release_path(key);
             }
         }
     }
 
     /// Ends everything about a path: its publication, and all sessions that are about it.
     fn end_path(&mut self, key: Key, reason: &str) {
+        self.end_demand(key, StopReason::PathDestroyed);
         let Some(path) = self.paths.get(key) else { return };
         let sessions: Vec<_> = path.readers.iter().chain(&path.publishers).copied().collect();
         self.demos.retain(|camera| camera.path != key);
         for session in sessions {
             self.end_session_and_connection(session, reason);
         }
+        self.stop_pull(key, reason, false);
         // The built-in camera's has no session to end with.
         self.end_publication(key, reason);
+        if let Some(path) = self.paths.get(key) {
+            self.pull_memory.drop_path(&path.name);
+        }
         self.release_path(key);
     }
 

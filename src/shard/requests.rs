@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use corecast_hub::settings::Source;
 use corecast_proto::rtsp::{
     Method, Parsed, Request, Response, Status,
     headers::session_id,
     interleaved, parse_request,
     server::{PUBLIC_METHODS, Refusal, Session, stream_of, stream_url},
-    url::strip_trailing_slash,
+    url::{PathAndQuery, strip_trailing_slash},
 };
 use tracing::debug;
 
@@ -15,6 +16,7 @@ use super::{
     Mail, Shard,
     access::Admission,
     connection::Phase,
+    demand::Stream,
     host::{SessionHost, no_stream},
     ids::shard_of,
     plain,
@@ -74,6 +76,14 @@ impl Shard {
             }
             if let Next::Wait = self.find_home(key, &request) {
                 return None;
+            }
+            match self.find_stream(key, &request) {
+                Stream::Go => {}
+                Stream::Wait => return None,
+                Stream::Refused(refusal) => {
+                    self.refuse(key, cseq, refusal.status, &refusal.reason);
+                    return None;
+                }
             }
             self.connections.get_mut(key)?.inbox.drain(..consumed);
             return Some(request);
@@ -230,12 +240,22 @@ impl Shard {
     fn describe(&mut self, key: Key, request: &Request) -> Result<Response, Refusal> {
         let stream = strip_trailing_slash(stream_url(request)?);
         let name = stream.name();
-        self.settings.paths.lookup(&name).map_err(|error| Refusal::bad_request(error.to_string()))?;
+        let settings = self.settings.paths.lookup(&name);
+        let settings = Arc::clone(settings.map_err(|error| Refusal::bad_request(error.to_string()))?);
         if !self.may_describe(key, &stream, request) {
             return Err(Refusal::new(Status::UNAUTHORIZED, "a description cannot be had while publishing"));
         }
         let path = self.path_names.get(&*name).and_then(|&key| self.paths.get(key));
-        let live = path.and_then(|path| path.live.as_ref()).ok_or_else(|| no_stream(&name))?;
+        if let Source::Redirect(to) = &settings.source {
+            return Ok(redirect(&stream, to));
+        }
+        let Some(live) = path.and_then(|path| path.live.as_ref()) else {
+            return settings
+                .fallback
+                .as_ref()
+                .map(|to| redirect(&stream, to))
+                .ok_or_else(|| no_stream(&name));
+        };
         Ok(Response::new(Status::OK)
             .header("Content-Base", format!("{stream}/"))
             .body("application/sdp", live.publication.tracks.description()))
@@ -348,4 +368,10 @@ impl Shard {
             self.end_session(session, &format!("torn down{by}"));
         }
     }
+}
+
+/// Sends a client elsewhere: to a path of ours, which is made a URL with the scheme and host of its own, or to a URL.
+fn redirect(from: &PathAndQuery, to: &str) -> Response {
+    let base = if to.starts_with('/') { from.base.as_str() } else { "" };
+    Response::new(Status::MOVED_TEMPORARILY).header("Location", format!("{base}{to}"))
 }

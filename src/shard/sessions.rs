@@ -220,6 +220,7 @@ impl Shard {
                 path.readers.retain(|&other| other != key);
                 path.publishers.retain(|&other| other != key);
             }
+            self.readers_changed(path_key);
             self.release_path(path_key);
         }
     }

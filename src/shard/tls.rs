@@ -4,6 +4,9 @@
 //! itself. So a handshake takes its steps when the socket is ready, as everything here, and goes with its connection
 //! from shard to shard. Media is encrypted straight out of the stream's ring, for each reader anew; rustls takes memory
 //! for each record (of 16 KiB at most), which is freed when the record has gone out.
+//!
+//! Connections that we are the client of, those of pulls, are the same from then on; which servers they believe is in
+//! [`trust`].
 
 use std::{
     fmt,
@@ -15,11 +18,14 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    ServerConfig, ServerConnection,
+    ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection,
     crypto::ring,
+    pki_types::ServerName,
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
+
+pub mod trust;
 
 /// The certificate that new connections are shown, and its key. The control plane replaces it while connections come:
 /// those that are there keep theirs.
@@ -55,8 +61,9 @@ pub fn server_config(certificate: Arc<CurrentCertificate>) -> Result<Arc<ServerC
 
 /// See the module. Holds at most 64 KiB that did not go out, and one message that is not complete.
 pub struct Tls {
-    session: ServerConnection,
+    session: Connection,
     since: Instant,
+    heard: bool,
     peer_closed: bool,
 }
 
@@ -65,16 +72,21 @@ pub struct Tls {
 pub struct TlsError {
     error: rustls::Error,
     handshaking: bool,
+    is_client: bool,
 }
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error {
-            rustls::Error::InvalidMessage(_) if self.handshaking => write!(
-                f,
-                "it does not speak TLS ({}): clients that do not encrypt belong on rtspAddress",
-                self.error
-            ),
+            rustls::Error::InvalidMessage(_) if self.handshaking => {
+                let advice = match self.is_client {
+                    true => "the URL of a source that does not encrypt begins with rtsp://",
+                    false => "clients that do not encrypt belong on rtspAddress",
+                };
+                write!(f, "it does not speak TLS ({}): {advice}", self.error)
+            }
+            // A certificate that is not believed: the reason is a sentence of ours.
+            rustls::Error::Other(reason) if self.handshaking => write!(f, "TLS handshake failed: {reason}"),
             error if self.handshaking => write!(f, "TLS handshake failed: {error}"),
             error => write!(f, "TLS: {error}"),
         }
@@ -94,9 +106,22 @@ impl Tls {
     ///
     /// # Errors
     /// When `config` cannot serve anybody.
-    pub fn new(config: &Arc<ServerConfig>, now: Instant) -> Result<Self, rustls::Error> {
-        let session = ServerConnection::new(Arc::clone(config))?;
-        Ok(Self { session, since: now, peer_closed: false })
+    pub fn server(config: &Arc<ServerConfig>, now: Instant) -> Result<Self, rustls::Error> {
+        let session = ServerConnection::new(Arc::clone(config))?.into();
+        Ok(Self { session, since: now, heard: false, peer_closed: false })
+    }
+
+    /// Of a connection to `host`, a name or an address, that was made at `now`. The first message waits to be sent.
+    ///
+    /// # Errors
+    /// A sentence for the operator: a host of that name cannot have a certificate.
+    pub fn client(config: &Arc<ClientConfig>, host: &str, now: Instant) -> Result<Self, String> {
+        // The interface of a link-local address is nothing that a certificate knows.
+        let bare = host.split('%').next().unwrap_or(host).to_owned();
+        let name = ServerName::try_from(bare);
+        let name = name.map_err(|_| format!("'{host}' is no name that a certificate could be for"))?;
+        let session = ClientConnection::new(Arc::clone(config), name).map_err(|error| error.to_string())?;
+        Ok(Self { session: session.into(), since: now, heard: false, peer_closed: false })
     }
 
     pub fn is_handshaking(&self) -> bool {
@@ -106,6 +131,11 @@ impl Tls {
     /// For how long it has been shaking hands; `None` when that is done.
     pub fn handshaking_for(&self, now: Instant) -> Option<Duration> {
         self.is_handshaking().then(|| now.duration_since(self.since))
+    }
+
+    /// The peer has sent something.
+    pub fn has_heard(&self) -> bool {
+        self.heard
     }
 
     /// The peer has said that nothing more comes from it.
@@ -124,12 +154,13 @@ impl Tls {
     /// # Errors
     /// When it makes no sense; what to tell the peer of it is sent by [`Self::end`].
     pub fn take(&mut self, mut received: &[u8], plain: &mut Vec<u8>) -> Result<(), TlsError> {
-        let handshaking = self.is_handshaking();
+        let (handshaking, is_client) = (self.is_handshaking(), matches!(self.session, Connection::Client(_)));
+        self.heard |= !received.is_empty();
         while !received.is_empty() && !self.peer_closed {
             let fed = self.session.read_tls(&mut received);
             let fed = fed.map_err(|error| rustls::Error::General(error.to_string()));
             let state = fed.and_then(|_| self.session.process_new_packets());
-            let state = state.map_err(|error| TlsError { error, handshaking })?;
+            let state = state.map_err(|error| TlsError { error, handshaking, is_client })?;
             self.peer_closed = state.peer_has_closed();
             let ready = state.plaintext_bytes_to_read() as u64;
             // All of it is there, so that it cannot fail.

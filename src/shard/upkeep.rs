@@ -9,6 +9,7 @@ use super::{
     Kind, Mail, Shard,
     connection::Phase,
     media_io::thread_cpu_time,
+    paths::Origin,
     plain,
     sessions::{Flow, UDP_READER_SILENCE_MAX},
 };
@@ -37,6 +38,7 @@ impl Shard {
         self.check_sessions();
         self.check_seats();
         self.look_after_publications();
+        self.forget_stopped_pulls();
         self.measure();
     }
 
@@ -60,6 +62,8 @@ impl Shard {
                 Phase::Lingering { until } if until <= now => self.drop_connection(key),
                 Phase::Lingering { .. } => {}
                 Phase::AwaitingVerdict { since } => self.check_verdict(key, since),
+                // Its path looks after it.
+                Phase::AwaitingStream(_) => {}
                 Phase::AwaitingHome | Phase::Open if connection.session.is_some() => {}
                 // A client that never says anything is not waited for.
                 Phase::AwaitingHome | Phase::Open if !connection.spoke => {
@@ -154,19 +158,20 @@ impl Shard {
             }
             let (lost, errors) =
                 (live.publication.tracks.lost(), live.publication.tracks.inbound.packets_in_error);
-            if lost > live.lost_told {
-                warn!("[path {}] {} RTP packets lost", path.name, lost - live.lost_told);
-                live.lost_told = lost;
+            if let Some(lost) = live.lost_told.tell(lost, now.instant) {
+                warn!("[path {}] {lost} RTP packets lost", path.name);
             }
-            if errors > live.errors_told {
-                warn!("[path {}] {} packets that are no RTP", path.name, errors - live.errors_told);
-                live.errors_told = errors;
+            if let Some(errors) = live.errors_told.tell(errors, now.instant) {
+                warn!("[path {}] {errors} packets that are no RTP", path.name);
             }
         }
         if self.work.upkeep_round.is_multiple_of(RECEPTION_ROUNDS) {
             self.udp_sources.keys_into(&mut keys);
             for &key in &keys {
                 let Some(source) = self.udp_sources.get_mut(key) else { continue };
+                if matches!(source.owner, Origin::Pull(_)) {
+                    continue;
+                }
                 let live = self.paths.get_mut(source.path).and_then(|path| path.live.as_mut());
                 if let Some(live) = live {
                     source.track.report_reception(&mut live.publication, now.instant);

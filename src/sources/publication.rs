@@ -10,18 +10,19 @@ use corecast_hub::{
     roster::TrackFacts,
     stream::{LeadFacts, PacketFacts, Stream, StreamLimits},
 };
-use corecast_media::{ClockRate, Codec, Kind, Track, codec::props::CodecProps};
+use corecast_media::{Codec, Kind, Track, codec::props::CodecProps};
 use corecast_proto::{
     rtp::{
-        header,
-        payload::{self, ParameterSet},
+        header, payload,
         rtcp::{self, ReportBlock, SenderReport},
-        sequence::Receiver,
-        timeline::Timeline,
     },
     rtsp::interleaved,
     sdp,
 };
+
+mod track;
+
+use track::TrackState;
 
 /// Readers are told the time this often when the publisher does not tell it itself.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -56,6 +57,13 @@ pub struct Inbound {
     pub packets_in_error: u64,
 }
 
+impl Inbound {
+    /// Everything that was understood. Reports of our own are not among it.
+    pub fn packets(&self) -> u64 {
+        self.rtp_packets + self.rtcp_packets
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Publication {
@@ -82,23 +90,15 @@ pub struct Tracks {
     time_told: Option<Instant>,
 }
 
-#[derive(Debug)]
-struct TrackState {
-    track: Track,
-    receiver: Receiver,
-    timeline: Option<Timeline>,
-    last: Option<LastPacket>,
-    packets: u32,
-    octets: u32,
-    parameter_sets: [Vec<u8>; 3],
-}
-
-#[derive(Debug, Clone, Copy)]
-struct LastPacket {
-    ssrc: u32,
-    sequence: u16,
-    timestamp_wrapped: u32,
-    arrival: Instant,
+/// Why a new session with a source cannot go on where the one before stopped: its readers would not understand it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    #[error("the source has {after} tracks now instead of {before}")]
+    Count { before: usize, after: usize },
+    #[error("track {track} of the source is {after} now instead of {before}")]
+    Codec { track: usize, before: &'static str, after: &'static str },
+    #[error("track {track} of the source, {codec}, is described differently now")]
+    Format { track: usize, codec: &'static str },
 }
 
 impl Publication {
@@ -122,8 +122,8 @@ impl Publication {
         })
     }
 
-    /// Looks at the packet that lies at `range` of the stream's pending bytes. `None`: it is not one, and has to be
-    /// taken out.
+    /// Looks at the packet that lies at `range` of the stream's pending bytes. `None`: it is nothing for readers, and
+    /// has to be taken out.
     pub fn inspect_pending(
         &mut self,
         track: usize,
@@ -131,14 +131,41 @@ impl Publication {
         range: Range<usize>,
         now: Now,
     ) -> Option<PacketFacts> {
-        self.tracks.inspect(track, plane, &self.stream.pending()[range], now)
+        let packet = &mut self.stream.pending_mut()[range];
+        let goes_on = self.tracks.carry_on(track, plane, packet, now.instant);
+        if goes_on { self.tracks.inspect(track, plane, packet, now) } else { None }
     }
 
     /// Takes in a packet that was not received in place.
     pub fn append(&mut self, track: usize, plane: Plane, packet: &[u8], now: Now) {
+        if !self.tracks.states.get(track).is_some_and(TrackState::is_continued) {
+            return self.append_as_is(track, plane, packet, now);
+        }
+        let mut copy = std::mem::take(&mut self.report);
+        copy.clear();
+        copy.extend_from_slice(packet);
+        if self.tracks.carry_on(track, plane, &mut copy, now.instant) {
+            self.append_as_is(track, plane, &copy, now);
+        }
+        self.report = copy;
+    }
+
+    fn append_as_is(&mut self, track: usize, plane: Plane, packet: &[u8], now: Now) {
         if let Some(facts) = self.tracks.inspect(track, plane, packet, now) {
             self.stream.append(channel_of(track, plane), packet, facts, now.instant);
         }
+    }
+
+    /// Goes on with what another session with the same source brings, described as `tracks`: readers see one stream,
+    /// with a pause. What was received by halves is dropped.
+    ///
+    /// # Errors
+    /// When readers could not understand what comes; all is as it was, and the publication should end.
+    pub fn resume(&mut self, tracks: &[Track]) -> Result<(), Mismatch> {
+        self.tracks.resume(tracks)?;
+        let half = self.stream.pending().len();
+        self.stream.shrink_pending(half);
+        Ok(())
     }
 
     /// Tells readers the time of every track, in the stream itself, if the publisher does not and nothing
@@ -216,6 +243,16 @@ impl Tracks {
         Some(self.states.get(track)?.track.codec)
     }
 
+    /// Time stamps that were far from where they should be, over all tracks: the source's clock has jumped.
+    pub fn clock_jumps(&self) -> u64 {
+        self.states.iter().map(|state| state.clock_jumps).sum()
+    }
+
+    /// How often a source began anew within a session, over all tracks: another SSRC, or sequence number.
+    pub fn restarts(&self) -> u64 {
+        self.states.iter().map(|state| state.receiver.counters.restarts).sum()
+    }
+
     /// SSRC of a track, once a packet of it came.
     pub fn ssrc(&self, track: usize) -> Option<u32> {
         Some(self.states.get(track)?.last?.ssrc)
@@ -228,9 +265,7 @@ impl Tracks {
 
     /// Sequence number and RTP time of the next packet of a track: what a reader who starts now gets first.
     pub fn next_packet(&self, track: usize, now: Instant) -> Option<(u16, u32)> {
-        let state = self.states.get(track)?;
-        let last = state.last?;
-        Some((last.sequence.wrapping_add(1), state.timestamp_at(last, now)))
+        self.states.get(track)?.next_packet(now)
     }
 
     /// Packets that never came, over all tracks.
@@ -238,16 +273,49 @@ impl Tracks {
         self.states.iter().map(|state| state.receiver.counters.lost).sum()
     }
 
-    /// Looks at a packet of `track`. `None`: it is not one, and goes nowhere.
+    fn carry_on(&mut self, track: usize, plane: Plane, packet: &mut [u8], now: Instant) -> bool {
+        self.states.get_mut(track).is_some_and(|state| state.carry_on(plane, packet, now))
+    }
+
+    fn resume(&mut self, tracks: &[Track]) -> Result<(), Mismatch> {
+        let (before, after) = (self.states.len(), tracks.len());
+        if before != after {
+            return Err(Mismatch::Count { before, after });
+        }
+        for (index, (state, track)) in self.states.iter().zip(tracks).enumerate() {
+            state.check_successor(index, track)?;
+        }
+        let mut changed = false;
+        for (state, track) in self.states.iter_mut().zip(tracks) {
+            changed |= state.resume(track);
+        }
+        if changed {
+            self.describe();
+        }
+        Ok(())
+    }
+
+    /// The tracks have changed.
+    fn describe(&mut self) {
+        let tracks: Vec<_> = self.states.iter().map(|state| state.track.clone()).collect();
+        self.description = sdp::write(&self.title, &tracks);
+        self.revision = self.revision.wrapping_add(1);
+    }
+
+    /// Looks at a packet of `track`. `None`: it is nothing for readers, and goes nowhere.
     fn inspect(&mut self, track: usize, plane: Plane, packet: &[u8], now: Now) -> Option<PacketFacts> {
         let state = self.states.get_mut(track)?;
         let mut lead = None;
         match plane {
             Plane::Rtcp => {
-                if state.on_rtcp(packet, now.instant) {
+                let told = state.on_rtcp(packet, now);
+                self.inbound.rtcp_packets += 1;
+                if told.amiss {
+                    return None;
+                }
+                if told.time {
                     self.time_told = Some(now.instant);
                 }
-                self.inbound.rtcp_packets += 1;
             }
             Plane::Rtp => {
                 let Ok(header) = header::parse(packet) else {
@@ -261,9 +329,7 @@ impl Tracks {
                     let body = &packet[header.payload];
                     let facts = payload::inspect(state.track.codec, body);
                     if facts.parameter_sets && state.follow_parameter_sets(body) {
-                        let tracks: Vec<_> = self.states.iter().map(|state| state.track.clone()).collect();
-                        self.description = sdp::write(&self.title, &tracks);
-                        self.revision = self.revision.wrapping_add(1);
+                        self.describe();
                     }
                     let (timestamp_wrapped, marker, key) = (header.timestamp, header.marker, facts.key);
                     lead = Some(LeadFacts { timestamp_wrapped, marker, key });
@@ -278,7 +344,7 @@ impl Tracks {
     pub fn write_report(&self, track: usize, now: Now, out: &mut Vec<u8>) -> bool {
         let Some(state) = self.states.get(track) else { return false };
         let Some(last) = state.last else { return false };
-        let rtp_timestamp = state.timestamp_at(last, now.instant);
+        let Some(rtp_timestamp) = state.timestamp_at(now.instant) else { return false };
         let Some(ntp) = state.timeline.as_ref().and_then(|timeline| timeline.ntp(rtp_timestamp)) else {
             return false;
         };
@@ -295,104 +361,6 @@ impl Tracks {
     }
 }
 
-impl TrackState {
-    fn new(track: Track) -> Self {
-        Self {
-            receiver: Receiver::new(),
-            timeline: ClockRate::new(track.clock_rate).map(Timeline::new),
-            last: None,
-            packets: 0,
-            octets: 0,
-            parameter_sets: Default::default(),
-            track,
-        }
-    }
-
-    fn on_rtp(&mut self, header: &header::Header, now: Now) {
-        self.receiver.on_packet(header, now.instant, self.track.clock_rate);
-        if self.last.is_none_or(|last| last.timestamp_wrapped != header.timestamp)
-            && let Some(timeline) = &mut self.timeline
-        {
-            if self.last.is_some_and(|last| last.ssrc != header.ssrc) {
-                timeline.reset();
-            }
-            timeline.on_packet(header.timestamp, now.wall);
-        }
-        self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(header.payload.len() as u32);
-        self.last = Some(LastPacket {
-            ssrc: header.ssrc,
-            sequence: header.sequence,
-            timestamp_wrapped: header.timestamp,
-            arrival: now.instant,
-        });
-    }
-
-    /// True when the packet told the time.
-    fn on_rtcp(&mut self, packet: &[u8], now: Instant) -> bool {
-        let mut told = false;
-        for report in rtcp::parse(packet).map_while(Result::ok) {
-            if let rtcp::Packet::SenderReport(report) = report {
-                self.receiver.on_sender_report(report.ssrc, report.ntp, now);
-                if let Some(timeline) = &mut self.timeline {
-                    timeline.on_sender_report(&report);
-                }
-                told = true;
-            }
-        }
-        told
-    }
-
-    /// RTP time at `now`, if the track's clock went on since its last packet.
-    fn timestamp_at(&self, last: LastPacket, now: Instant) -> u32 {
-        let gone = now.saturating_duration_since(last.arrival).min(Duration::from_secs(60));
-        let ticks = ClockRate::new(self.track.clock_rate).map_or(0, |rate| rate.ticks_wrapped(gone));
-        last.timestamp_wrapped.wrapping_add(ticks)
-    }
-
-    /// Takes over parameter sets that differ from the announced ones. True when the description changed.
-    fn follow_parameter_sets(&mut self, payload: &[u8]) -> bool {
-        let mut changed = false;
-        payload::for_each_parameter_set(self.track.codec, payload, &mut |kind, nal| {
-            let slot = &mut self.parameter_sets[kind as usize];
-            if slot != nal {
-                slot.clear();
-                slot.extend_from_slice(nal);
-                changed = true;
-            }
-        });
-        if !changed {
-            return false;
-        }
-        let [vps, sps, pps] = &self.parameter_sets;
-        let mut fmtp = self.track.fmtp.clone();
-        let mut set = |name: &str, value: &str| fmtp = sdp::fmtp::set(&fmtp, name, value);
-        match self.track.codec {
-            Codec::H264 if !sps.is_empty() && !pps.is_empty() => {
-                let sets = [sps.as_slice(), pps.as_slice()];
-                set("sprop-parameter-sets", &sdp::fmtp::encode_parameter_sets(sets));
-                if let [_, profile, constraints, level, ..] = sps[..] {
-                    set("profile-level-id", &format!("{profile:02X}{constraints:02X}{level:02X}"));
-                }
-            }
-            Codec::H265 if !vps.is_empty() && !sps.is_empty() && !pps.is_empty() => {
-                for (name, unit) in [("sprop-vps", vps), ("sprop-sps", sps), ("sprop-pps", pps)] {
-                    set(name, &sdp::base64::encode(unit));
-                }
-            }
-            _ => {}
-        }
-        let changed = self.track.fmtp != fmtp;
-        self.track.fmtp = fmtp;
-        changed
-    }
-}
-
-// `parameter_sets` is indexed by kind.
-const _: () = assert!(
-    ParameterSet::Vps as usize == 0 && ParameterSet::Sps as usize == 1 && ParameterSet::Pps as usize == 2
-);
-
 /// The channel of a track in the stream: the pair that every client asks for (RFC 2326 §10.12).
 pub fn channel_of(track: usize, plane: Plane) -> u8 {
     let rtp = u8::try_from(2 * track).unwrap_or(u8::MAX - 1);
@@ -408,46 +376,4 @@ pub fn track_of(channel: u8) -> (usize, Plane) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// One H.264 NAL unit in a packet of its own (RFC 6184 §5.6).
-    fn packet(sequence: u8, nal: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x80, 96, 0, sequence, 0, 0, 0, 1, 0, 0, 0, 9];
-        packet.extend_from_slice(nal);
-        packet
-    }
-
-    #[test]
-    fn a_picture_size_that_comes_with_the_pictures_changes_what_is_told_of_the_track() {
-        let track = Track {
-            kind: Kind::Video,
-            codec: Codec::H264,
-            payload_type: 96,
-            clock_rate: 90_000,
-            channels: None,
-            encoding: "H264".to_owned(),
-            fmtp: "packetization-mode=1".to_owned(),
-            control: String::new(),
-        };
-        let limits = StreamLimits {
-            flush_bytes: 1 << 16,
-            flush_after: Duration::from_millis(5),
-            ring_bytes_max: 1 << 20,
-        };
-        let now = Now { instant: Instant::now(), wall: Duration::from_secs(1) };
-        let mut publication = Publication::new("cam", &[track], limits).unwrap();
-        let sps = sdp::base64::decode("Z01AHtoCgL/lwEQAAAMABAAAAwDIPFi6gA==").unwrap();
-        publication.append(0, Plane::Rtp, &packet(1, &sps), now);
-        let unknown = publication.tracks.facts();
-        assert!(matches!(unknown[0].props, CodecProps::Video { width: 0, height: 0, .. }), "{unknown:?}");
-        publication.append(0, Plane::Rtp, &packet(2, &[0x68, 0xef, 0x3c, 0x80]), now);
-        let revision = publication.tracks.revision();
-        assert_eq!(revision, 1);
-        let want = CodecProps::Video { width: 640, height: 360, profile: "Main".into(), level: "3".into() };
-        assert_eq!(publication.tracks.facts(), [TrackFacts { codec: "H264", props: want }]);
-        // The same again is no news.
-        publication.append(0, Plane::Rtp, &packet(3, &sps), now);
-        assert_eq!(publication.tracks.revision(), revision);
-    }
-}
+pub(super) mod tests;

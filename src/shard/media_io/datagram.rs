@@ -2,7 +2,7 @@
 
 use std::{
     io, mem,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     num::NonZeroUsize,
     os::fd::{AsRawFd, RawFd},
     ptr,
@@ -10,7 +10,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Group;
+use super::{Group, interface};
 
 /// `UDP_GRO` hands over at most this much at once.
 pub const RECEIVE_BYTES_MAX: usize = 65_536;
@@ -141,14 +141,61 @@ pub struct DatagramSocket(Socket);
 impl DatagramSocket {
     /// Binds to `address`, beside other sockets of ours on it (`SO_REUSEPORT`).
     ///
-    /// `receive_buffer` asks for `SO_RCVBUF` bytes; the kernel may clip it, see [`Self::receive_buffer`].
+    /// `receive_buffer` asks for `SO_RCVBUF` bytes; the kernel may clip it, see [`Self::shortfall`].
     pub fn bind(address: SocketAddr, receive_buffer: Option<NonZeroUsize>) -> io::Result<Self> {
+        Self::bind_as(address, receive_buffer, |socket| socket.set_reuse_port(true))
+    }
+
+    /// Binds to `address`, and to no port that anybody has.
+    pub fn bind_alone(address: SocketAddr, receive_buffer: Option<NonZeroUsize>) -> io::Result<Self> {
+        Self::bind_as(address, receive_buffer, |_| Ok(()))
+    }
+
+    /// Binds to a multicast group, beside whoever else on this host hears it, and joins it on the interface that
+    /// has the address `ours`. With `source`, only what that one sends comes in.
+    pub fn join(
+        group: SocketAddr,
+        ours: SocketAddr,
+        source: Option<IpAddr>,
+        receive_buffer: Option<NonZeroUsize>,
+    ) -> io::Result<Self> {
+        let bind = |group| Self::bind_as(group, receive_buffer, |socket| socket.set_reuse_address(true));
+        match (group, ours) {
+            (SocketAddr::V4(group), SocketAddr::V4(ours)) => {
+                let socket = bind(group.into())?;
+                match source {
+                    Some(IpAddr::V4(source)) => socket.0.join_ssm_v4(&source, group.ip(), ours.ip())?,
+                    _ => socket.0.join_multicast_v4(group.ip(), ours.ip())?,
+                }
+                Ok(socket)
+            }
+            (SocketAddr::V6(mut group), SocketAddr::V6(ours)) => {
+                // 0: as the routes say.
+                let interface = interface::index_of(&ours).unwrap_or(0);
+                // RFC 4007 §6: groups of a link are there once on each.
+                group.set_scope_id(interface);
+                let socket = bind(group.into())?;
+                socket.0.join_multicast_v6(group.ip(), interface)?;
+                Ok(socket)
+            }
+            (SocketAddr::V4(_), SocketAddr::V6(_)) | (SocketAddr::V6(_), SocketAddr::V4(_)) => {
+                Err(io::Error::other("the group and the connection are of different address families"))
+            }
+        }
+    }
+
+    /// `share` says with whom, before the port is taken.
+    fn bind_as(
+        address: SocketAddr,
+        receive_buffer: Option<NonZeroUsize>,
+        share: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
         socket.set_nonblocking(true)?;
-        socket.set_reuse_port(true)?;
+        share(&socket)?;
         if let Some(bytes) = receive_buffer {
             socket.set_recv_buffer_size(bytes.get())?;
         }
@@ -172,10 +219,16 @@ impl DatagramSocket {
         self.0.connect(&peer.into())
     }
 
-    /// `SO_RCVBUF` as the kernel granted it, bytes.
-    pub fn receive_buffer(&self) -> io::Result<usize> {
+    /// What to do about it when the kernel granted less receive buffer than the `wanted` bytes, which is the cause of
+    /// most loss over UDP; `None` when it did not.
+    pub fn shortfall(&self, wanted: NonZeroUsize) -> Option<String> {
         // The kernel doubles what was asked for, to pay for its own bookkeeping.
-        Ok(self.0.recv_buffer_size()? / 2)
+        let granted = self.0.recv_buffer_size().ok()? / 2;
+        (granted < wanted.get()).then(|| {
+            format!(
+                "the kernel granted {granted} of {wanted} bytes; raise it with sysctl net.core.rmem_max={wanted}"
+            )
+        })
     }
 
     /// Where it is bound.

@@ -27,6 +27,7 @@ use std::{
 
 mod datagram;
 mod epoll;
+mod interface;
 pub mod limits;
 mod uring;
 

@@ -38,7 +38,7 @@ impl Pair {
         let (key, certificate) = certified();
         let current = Arc::new(CurrentCertificate::default());
         current.set(key);
-        let server = Tls::new(&server_config(current).unwrap(), Instant::now()).unwrap();
+        let server = Tls::server(&server_config(current).unwrap(), Instant::now()).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(certificate).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -136,7 +136,7 @@ fn what_is_no_tls_is_told_apart_from_a_handshake_that_fails() {
 
     // A server without a certificate has nothing to show.
     let empty = server_config(Arc::default()).unwrap();
-    pair.server = Tls::new(&empty, Instant::now()).unwrap();
+    pair.server = Tls::server(&empty, Instant::now()).unwrap();
     let mut hello = Vec::new();
     pair.client.write_tls(&mut hello).unwrap();
     let error = pair.server.take(&hello, &mut Vec::new()).unwrap_err().to_string();
@@ -190,7 +190,7 @@ fn a_new_certificate_is_for_new_connections() {
         let mut pair = Pair::new();
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).unwrap();
-        pair.server = Tls::new(&config, Instant::now()).unwrap();
+        pair.server = Tls::server(&config, Instant::now()).unwrap();
         let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()

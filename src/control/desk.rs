@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    net::SocketAddr,
     os::fd::AsRawFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 use super::{
     auth::{Credentials, Protocol, Question, Verdict},
+    dialer::DialRequest,
     directory::{Directory, Event},
     settings::Action,
 };
@@ -48,6 +50,8 @@ pub struct Neighbours {
     pub events: Box<dyn Fn(&Event) + Send>,
     /// Asked who may do what. An unanswered request is denied when it is dropped.
     pub auth: Box<dyn Fn(AuthRequest) + Send>,
+    /// Told which pulls want to reach their hosts; see [`super::dialer`].
+    pub dial: Box<dyn Fn(DialRequest) + Send>,
 }
 
 /// A shard's question about a client.
@@ -111,6 +115,7 @@ enum Command {
     Apply { settings: Arc<Settings>, done: Done },
     Kick { session: Uuid, done: oneshot::Sender<()> },
     Verdict { shard: ShardId, connection: Key, outcome: AccessOutcome },
+    Dialable { shard: ShardId, pull: Key, addresses: Result<Vec<SocketAddr>, String> },
     Settle(oneshot::Sender<()>),
     Stop,
 }
@@ -162,6 +167,13 @@ impl DeskHandle {
             Verdict::Denied { reason } => AccessOutcome::Denied { reason },
         };
         self.send(Command::Verdict { shard, connection, outcome });
+    }
+}
+
+impl DeskHandle {
+    /// Tells a shard that it is the turn of one of its pulls to reach its host.
+    pub fn dialable(&self, shard: ShardId, pull: Key, addresses: Result<Vec<SocketAddr>, String>) {
+        self.send(Command::Dialable { shard, pull, addresses });
     }
 }
 
@@ -242,7 +254,7 @@ impl Loop {
         let mut io = MediaIo::new(BackendKind::Epoll)?;
         io.watch(self.mesh.wake_fd().as_raw_fd(), MAIL)?;
         io.watch(self.handle.inbox.wake.as_raw_fd(), COMMANDS)?;
-        self.start_demos(None);
+        self.begin_paths(None);
         let mut events = Vec::new();
         loop {
             self.take_mail();
@@ -291,6 +303,9 @@ impl Loop {
                 Command::Verdict { shard, connection, outcome } => {
                     self.mesh.send(shard, Mail::Verdict { connection, outcome });
                 }
+                Command::Dialable { shard, pull, addresses } => {
+                    self.mesh.send(shard, Mail::Dialable { pull, addresses });
+                }
                 // Nobody may wait for it any more.
                 Command::Settle(done) => drop(done.send(())),
                 Command::Stop => {
@@ -338,13 +353,18 @@ impl Loop {
                 (self.neighbours.auth)(AuthRequest { question, reply });
             }
             Mail::SettingsApplied { generation, result } => self.on_applied(generation, result),
+            Mail::Dial { pull, host, port, urgent, suspect } => {
+                (self.neighbours.dial)(DialRequest::Wanted { shard, pull, host, port, urgent, suspect });
+            }
+            Mail::Dialed { pull } => (self.neighbours.dial)(DialRequest::Done { shard, pull }),
             // Mail between shards, and to them.
             Mail::Home { .. }
             | Mail::Orphan { .. }
             | Mail::Connection(_)
             | Mail::Heard { .. }
-            | Mail::Demo { .. }
+            | Mail::Begin { .. }
             | Mail::Verdict { .. }
+            | Mail::Dialable { .. }
             | Mail::Settings { .. }
             | Mail::Kick { .. }
             | Mail::Stop
@@ -405,25 +425,36 @@ impl Loop {
         }
         let Some(Applying { before, errors, done, .. }) = self.applying.take() else { return };
         // Only now: what shards gave up is placed anew.
-        self.start_demos(Some(&before));
+        self.begin_paths(Some(&before));
         let result = if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) };
         let _ = done.send(result);
         self.apply_next();
     }
 
-    /// Starts the built-in cameras that did not run with the settings before.
-    fn start_demos(&mut self, before: Option<&Settings>) {
-        let runs = |path: &PathSettings| path.source == Source::Demo && path.enabled;
+    /// Begins what needs nobody to ask for it, the built-in camera and sources that are always pulled, and did not run
+    /// with the settings before.
+    fn begin_paths(&mut self, before: Option<&Settings>) {
+        let runs = |path: &PathSettings| {
+            let begins = match path.source {
+                Source::Demo => true,
+                Source::Rtsp(_) => path.demand.is_none(),
+                Source::Publisher | Source::Redirect(_) | Source::Unserved(_) => false,
+            };
+            begins && path.enabled
+        };
         let Self { settings, registry, mesh, .. } = self;
         for path in settings.paths.exact().filter(|path| runs(path)) {
             let earlier = before.and_then(|before| before.paths.exact_entry(&path.conf_name));
-            if earlier.is_some_and(|earlier| runs(earlier) && earlier.core == path.core) {
+            let goes_on = |earlier: &PathSettings| {
+                runs(earlier) && earlier.core == path.core && earlier.source == path.source
+            };
+            if earlier.is_some_and(|earlier| goes_on(earlier)) {
                 continue;
             }
             let pinned =
                 path.core.and_then(|core| settings.engine.cores.iter().position(|&other| other == core));
             let home = registry.claim(&path.conf_name, pinned);
-            mesh.send(home, Mail::Demo { path: Arc::clone(&path.conf_name) });
+            mesh.send(home, Mail::Begin { path: Arc::clone(&path.conf_name) });
         }
     }
 }

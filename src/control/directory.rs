@@ -1,5 +1,8 @@
 //! Who is connected and what is live, over all shards, as their news tell it. Never asks a shard.
 
+mod census;
+mod sources;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
@@ -11,11 +14,16 @@ use corecast_hub::{
     registry::ShardId,
     roster::{
         ConnTraffic, News, Origin, Refusal, SessionFacts, SessionState, SessionTraffic, Slowness,
-        StreamTraffic, TrackFacts,
+        SourceState, StreamTraffic, TrackFacts,
     },
 };
 use uuid::Uuid;
 
+use self::{census::with_live, sources::Sources};
+pub use self::{
+    census::{Census, Incidents, PathTotals},
+    sources::SourceFacts,
+};
 use super::tally::Retired;
 
 /// An RTSP connection.
@@ -56,6 +64,15 @@ pub struct Stream {
     pub shard: ShardId,
 }
 
+/// A path that somebody wants, for as long as what was started for it lasts.
+#[derive(Debug)]
+pub struct Demand {
+    pub path: Arc<str>,
+    pub since: SystemTime,
+    /// Of whoever wanted it first.
+    pub query: String,
+}
+
 /// What happened, for hooks and for `GET /v3/events`.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -74,6 +91,16 @@ pub enum Event {
     ReaderLeft {
         session: Arc<Session>,
         reason: String,
+    },
+    DemandBegan(Arc<Demand>),
+    DemandEnded {
+        demand: Arc<Demand>,
+        reason: String,
+    },
+    SourceChanged {
+        path: Arc<str>,
+        state: SourceState,
+        error: Option<String>,
     },
     SlowReader {
         session: Uuid,
@@ -111,6 +138,8 @@ struct Tables {
     /// Sessions that read each path.
     readers: HashMap<Arc<str>, BTreeSet<Uuid>>,
     streams: BTreeMap<Arc<str>, Arc<Stream>>,
+    demands: BTreeMap<Arc<str>, Arc<Demand>>,
+    sources: Sources,
     /// Totals of publications that have ended, with when the last one did.
     past: HashMap<Arc<str>, (PathTotals, u64)>,
     /// Paths without a stream in `past`, by when their last one ended.
@@ -119,32 +148,6 @@ struct Tables {
     incidents: Incidents,
     /// Of connections and sessions that are no more: of the plain server, and of that for TLS.
     retired: [Retired; 2],
-}
-
-/// Bytes of all publications that a path had; never goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PathTotals {
-    pub inbound_bytes: u64,
-    pub outbound_bytes: u64,
-    pub inbound_frames_in_error: u64,
-}
-
-impl PathTotals {
-    fn of(traffic: &StreamTraffic) -> Self {
-        Self {
-            inbound_bytes: traffic.inbound_bytes.get(),
-            outbound_bytes: traffic.outbound_bytes.get(),
-            inbound_frames_in_error: traffic.inbound_frames_in_error.get(),
-        }
-    }
-}
-
-impl std::ops::AddAssign for PathTotals {
-    fn add_assign(&mut self, more: Self) {
-        self.inbound_bytes += more.inbound_bytes;
-        self.outbound_bytes += more.outbound_bytes;
-        self.inbound_frames_in_error += more.inbound_frames_in_error;
-    }
 }
 
 impl Directory {
@@ -188,6 +191,26 @@ impl Directory {
         self.tables().streams.get(path).cloned()
     }
 
+    /// What the source of `path` is doing; `None` when it is stopped and did not fail, or there is none.
+    pub fn source(&self, path: &str) -> Option<SourceFacts> {
+        self.tables().sources.get(path).cloned()
+    }
+
+    /// Paths that are live, wanted by somebody, or being pulled.
+    pub fn present(&self) -> BTreeSet<Arc<str>> {
+        let tables = self.tables();
+        let active = tables.sources.active().map(|(path, _)| path);
+        tables.streams.keys().chain(tables.demands.keys()).chain(active).cloned().collect()
+    }
+
+    /// Whether `path` is one of [`Self::present`].
+    pub fn is_present(&self, path: &str) -> bool {
+        let tables = self.tables();
+        tables.streams.contains_key(path)
+            || tables.demands.contains_key(path)
+            || tables.sources.is_active(path)
+    }
+
     /// Sessions that read `path`, by id.
     pub fn readers(&self, path: &str) -> Vec<Arc<Session>> {
         let tables = self.tables();
@@ -222,6 +245,8 @@ impl Directory {
                 conns: tables.conns.values().cloned().collect(),
                 sessions: tables.sessions.values().cloned().collect(),
                 streams: tables.streams.values().cloned().collect(),
+                wanted: tables.demands.keys().cloned().collect(),
+                sources: tables.sources.active().map(|(path, state)| (Arc::clone(path), state)).collect(),
                 totals: BTreeMap::new(),
                 incidents: tables.incidents.clone(),
                 retired: tables.retired.clone(),
@@ -233,33 +258,6 @@ impl Directory {
         census.totals = with_live(past, &census.streams);
         census
     }
-}
-
-/// The totals of ended publications and those of live ones, path by path.
-fn with_live(past: Vec<(Arc<str>, PathTotals)>, live: &[Arc<Stream>]) -> BTreeMap<Arc<str>, PathTotals> {
-    let mut totals: BTreeMap<_, _> = past.into_iter().collect();
-    for stream in live {
-        *totals.entry(Arc::clone(&stream.path)).or_default() += PathTotals::of(&stream.traffic);
-    }
-    totals
-}
-
-/// See [`Directory::census`].
-#[derive(Debug, Default)]
-pub struct Census {
-    pub conns: Vec<Arc<Conn>>,
-    pub sessions: Vec<Arc<Session>>,
-    pub streams: Vec<Arc<Stream>>,
-    pub totals: BTreeMap<Arc<str>, PathTotals>,
-    pub incidents: Incidents,
-    /// Of connections and sessions that are no more: of the plain server, and of that for TLS.
-    pub retired: [Retired; 2],
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Incidents {
-    pub refused: BTreeMap<Refusal, u64>,
-    pub slow: BTreeMap<Slowness, u64>,
 }
 
 impl Tables {
@@ -324,6 +322,19 @@ impl Tables {
                     .session_closed(session.facts.state, &session.traffic);
                 self.link(session.facts.conn, None, id);
                 self.leave(&session, reason).into_iter().collect()
+            }
+            News::DemandBegan { path, query } => {
+                let demand = Arc::new(Demand { path: Arc::clone(&path), since: SystemTime::now(), query });
+                self.demands.insert(path, Arc::clone(&demand));
+                vec![Event::DemandBegan(demand)]
+            }
+            News::DemandEnded { path, reason } => {
+                let demand = self.demands.remove(&path);
+                demand.map(|demand| Event::DemandEnded { demand, reason }).into_iter().collect()
+            }
+            News::SourceChanged { path, state, error } => {
+                self.sources.changed(&path, state, error.as_deref());
+                vec![Event::SourceChanged { path, state, error }]
             }
             News::StreamUp { path, at, origin, query, tracks, traffic } => {
                 let mut events = Vec::new();

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod certificate;
 pub mod config;
 pub mod desk;
+pub mod dialer;
 pub mod directory;
 pub mod hooks;
 pub mod http;

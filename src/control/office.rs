@@ -15,6 +15,7 @@ use super::{
     auth::Auth,
     config::store::{self, Edit, EditError, View},
     desk::DeskHandle,
+    dialer::Dialer,
     directory::{Directory, Event},
     hooks::Hooks,
     rtsps::Rtsps,
@@ -48,6 +49,7 @@ pub struct Plane {
     pub log: log::Handle,
     pub servers: Servers,
     pub rtsps: Rtsps,
+    pub dialer: Dialer,
 }
 
 /// How reading the file anew went. A change through the API does not mend a file.
@@ -127,8 +129,13 @@ impl Office {
     /// Nothing was changed.
     pub async fn edit(self: &Arc<Self>, edits: &[Edit]) -> Result<(), EditError> {
         let changing = Arc::clone(&self.changing).lock_owned().await;
-        let view = self.view().edited(edits)?;
+        let before = self.view();
+        let view = before.edited(edits)?;
         info!("reloading configuration (API request)");
+        let pulled = before.newly_pulled(&view);
+        if !pulled.is_empty() {
+            info!("{pulled}");
+        }
         // Once begun it is carried through, whether or not the client waits for it.
         let office = Arc::clone(self);
         let work = tokio::spawn(async move {
@@ -189,6 +196,7 @@ impl Office {
                 return Err(reason);
             }
             plane.hooks.reconfigure(Arc::clone(&view));
+            plane.dialer.set_per_host(view.control.dials_per_host);
             if changes.log {
                 let (log, settings) = (plane.log.clone(), view.control.log.clone());
                 // A destination that is stuck is given time to take its last lines.

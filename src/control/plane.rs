@@ -14,6 +14,7 @@ use tokio::runtime::{self, Runtime};
 use super::{
     config::store::View,
     desk::{AuthRequest, Desk, Neighbours},
+    dialer::{Dialer, SystemResolver},
     directory::Directory,
     hooks::Hooks,
     office::{Office, Plane},
@@ -80,6 +81,7 @@ impl ControlPlane {
         let office = Arc::new(Office::new(view, Arc::clone(&directory), gauges));
         let view = office.view();
         let hooks = Arc::new(Hooks::new(Arc::clone(&view), commands.handle().clone()));
+        let (dialer, requests) = Dialer::new();
         let neighbours = Neighbours {
             directory,
             events: Box::new({
@@ -102,9 +104,17 @@ impl ControlPlane {
                     }
                 }
             }),
+            dial: Box::new({
+                let dialer = dialer.clone();
+                move |request| dialer.take(request)
+            }),
         };
         let desk = Desk::start(Arc::clone(&view.settings), mesh, neighbours).map_err(said)?;
-        let plane = Plane { desk: desk.handle(), hooks, log, servers: Servers::new(&office), rtsps };
+        runtime.spawn(requests.serve(view.control.dials_per_host, SystemResolver, {
+            let desk = desk.handle();
+            move |shard, pull, addresses| desk.dialable(shard, pull, addresses)
+        }));
+        let plane = Plane { desk: desk.handle(), hooks, log, servers: Servers::new(&office), rtsps, dialer };
         let plane = office.open(plane);
         let follow = async {
             plane.servers.follow(&view).await?;

@@ -1,6 +1,8 @@
 //! The settings the control plane runs on: already checked. Those of the shards are in `corecast_hub::settings`.
 
-use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use ipnet::IpNet;
 use regex::Regex;
@@ -22,6 +24,8 @@ pub struct ControlSettings {
     pub rtsp_port: u16,
     /// `rtspServerKey` and `rtspServerCert`, when RTSP is served over TLS.
     pub rtsp_tls: Option<TlsFiles>,
+    /// `engine.dialsPerHost`: sources at one host that are being reached at a time.
+    pub dials_per_host: NonZeroUsize,
     /// `engine.stateDir`: where paths added through the API are kept.
     pub state_dir: Option<PathBuf>,
     /// `engine.metricsSessions`: series per session in every scrape.
@@ -208,6 +212,9 @@ pub struct Hook {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PathHooks {
     pub init: Hook,
+    /// Empty where a pull does what `runOnDemand` would.
+    pub demand: Hook,
+    pub un_demand: Hook,
     pub available: Hook,
     pub unavailable: Hook,
     pub online: Hook,

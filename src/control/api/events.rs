@@ -78,6 +78,13 @@ pub(super) fn described(event: &Event) -> (&'static str, Value) {
         }
         Event::ReaderJoined(session) => ("readerJoined", session_data(session)),
         Event::ReaderLeft { session, reason } => ("readerLeft", with_reason(session_data(session), reason)),
+        Event::DemandBegan(demand) => ("demandBegan", json!({ "path": demand.path, "query": demand.query })),
+        Event::DemandEnded { demand, reason } => {
+            ("demandEnded", json!({ "path": demand.path, "reason": reason }))
+        }
+        Event::SourceChanged { path, state, error } => {
+            ("sourceChanged", json!({ "path": path, "state": state.as_str(), "error": error }))
+        }
         Event::SlowReader { session, encrypted, path, what, behind_ms, packets } => (
             "slowReader",
             json!({

@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{extract::FromRequestParts, extract::State, http::request::Parts, response::Response};
-use corecast_hub::{roster::Origin, settings::check_name};
+use corecast_hub::{
+    roster::{Origin, SourceState},
+    settings::{PathSettings, Source, check_name},
+};
 use corecast_media::codec::props::CodecProps;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -41,6 +44,13 @@ struct LivePath {
     inbound_frames_in_error: u64,
     bytes_received: u64,
     bytes_sent: u64,
+    /// Of the publisher or the source. Ours: MediaMTX has it for sessions only.
+    #[serde(rename = "inboundRTPPacketsLost")]
+    inbound_rtp_packets_lost: u64,
+    /// What is done to pull it; `None` where nothing is to be pulled. Ours.
+    source_state: Option<&'static str>,
+    /// Why that last failed, until it succeeds. Ours.
+    source_error: Option<Arc<str>>,
 }
 
 /// Who brings a stream in, or takes it out.
@@ -62,9 +72,8 @@ struct Track {
 pub(super) async fn list(State(api): State<Api>, paging: Paging) -> Response {
     let view = api.office.view();
     let directory = Arc::clone(&api.office.directory);
-    // Nothing is live while nothing has a stream: readers wait for none.
     let mut names: BTreeSet<Arc<str>> = view.paths.keys().filter(|key| is_one_path(key)).cloned().collect();
-    names.extend(directory.streams().iter().map(|stream| Arc::clone(&stream.path)));
+    names.extend(directory.present());
     let names: Vec<_> = names.into_iter().collect();
     paging.page(names, move |name| live_path(&view, &directory, &name)).await
 }
@@ -77,9 +86,9 @@ pub(super) async fn get(State(api): State<Api>, Name(name): Name) -> Result<Resp
     Ok(answer(&live_path(&view, &api.office.directory, &name)))
 }
 
-/// Configured by its own name, or live by a pattern.
+/// Configured by its own name; or live, wanted or pulled by a pattern.
 fn exists(view: &View, directory: &Directory, name: &str) -> bool {
-    (is_one_path(name) && view.paths.contains_key(name)) || directory.stream(name).is_some()
+    (is_one_path(name) && view.paths.contains_key(name)) || directory.is_present(name)
 }
 
 /// Whether a key of the configuration names one path, which is there even when nothing is live.
@@ -90,11 +99,12 @@ pub(super) fn is_one_path(key: &str) -> bool {
 fn live_path(view: &View, directory: &Directory, name: &str) -> LivePath {
     let stream = directory.stream(name);
     let since = stream.as_ref().map(|stream| rfc3339(stream.since));
-    let conf_name = match view.paths.get_key_value(name) {
-        Some((key, _)) => Arc::clone(key),
-        // Of a stream whose entry has just been removed, nothing is known.
-        None => view.serving(name).map(|(path, _)| Arc::clone(&path.settings.conf_name)).unwrap_or_default(),
-    };
+    // Of a stream whose entry has just been removed, nothing is known.
+    let conf = view.paths.get(name).or_else(|| view.serving(name).map(|(path, _)| path));
+    let settings = conf.map(|conf| &*conf.settings);
+    let pulled = directory.source(name);
+    let is_pulled = pulled.is_some() || settings.is_some_and(PathSettings::is_pulled);
+    let state = pulled.as_ref().map_or(SourceState::Stopped, |pulled| pulled.state);
     let mut readers: Vec<Party> =
         directory.readers(name).iter().map(|session| Party::from(&**session)).collect();
     readers.sort_by(|a, b| (a.kind, &a.id).cmp(&(b.kind, &b.id)));
@@ -104,14 +114,17 @@ fn live_path(view: &View, directory: &Directory, name: &str) -> LivePath {
     let outbound_bytes = traffic.map_or(0, |traffic| traffic.outbound_bytes.get());
     LivePath {
         name: name.into(),
-        conf_name,
+        conf_name: settings.map(|settings| Arc::clone(&settings.conf_name)).unwrap_or_default(),
         ready: stream.is_some(),
         ready_time: since.clone(),
         available: stream.is_some(),
         available_time: since.clone(),
         online: stream.is_some(),
         online_time: since,
-        source: stream.as_ref().map(|stream| Party::from(&stream.origin)),
+        source: match &stream {
+            Some(stream) => Some(Party::from(&stream.origin)),
+            None => Party::at_rest(settings, state),
+        },
         tracks: tracks.iter().map(|track| track.codec).collect(),
         tracks2: tracks
             .iter()
@@ -123,10 +136,26 @@ fn live_path(view: &View, directory: &Directory, name: &str) -> LivePath {
         inbound_frames_in_error: traffic.map_or(0, |traffic| traffic.inbound_frames_in_error.get()),
         bytes_received: inbound_bytes,
         bytes_sent: outbound_bytes,
+        inbound_rtp_packets_lost: traffic.map_or(0, |traffic| traffic.inbound_rtp_packets_lost.get()),
+        source_state: is_pulled.then(|| state.as_str()),
+        source_error: pulled.and_then(|pulled| pulled.error),
     }
 }
 
 impl Party {
+    /// Who would bring in a stream that is not there: MediaMTX shows sources and redirects even then. Unlike MediaMTX, we
+    /// do not call such a path online.
+    fn at_rest(settings: Option<&PathSettings>, state: SourceState) -> Option<Self> {
+        let kind = match settings.map(|settings| &settings.source) {
+            Some(Source::Rtsp(_)) => "rtspSource",
+            Some(Source::Redirect(_)) => "redirect",
+            // A pull in place of a command is a source while it lasts.
+            _ if state != SourceState::Stopped => "rtspSource",
+            _ => return None,
+        };
+        Some(Self { kind, id: String::new() })
+    }
+
     pub(super) fn rtsp_session(id: Uuid, encrypted: bool) -> Self {
         Self { kind: if encrypted { "rtspsSession" } else { "rtspSession" }, id: id.to_string() }
     }
@@ -143,6 +172,7 @@ impl From<&Origin> for Party {
         match origin {
             Origin::RtspSession(id) => Self::rtsp_session(*id, false),
             Origin::RtspsSession(id) => Self::rtsp_session(*id, true),
+            Origin::RtspSource => Self { kind: "rtspSource", id: String::new() },
             Origin::Demo => Self { kind: "demoSource", id: String::new() },
         }
     }

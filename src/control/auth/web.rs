@@ -6,14 +6,9 @@ use std::{
 };
 
 use reqwest::{Client, Response, redirect};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+
+use crate::shard::tls::trust;
 
 /// Connections that are kept for the next request, and for how long: not until the server gets tired of them, when a
 /// request might meet its end of the connection.
@@ -49,7 +44,9 @@ impl Web {
             .pool_max_idle_per_host(IDLE_MAX)
             .pool_idle_timeout(IDLE_TIME_MAX);
         let builder = match self.fingerprint {
-            Some(fingerprint) => builder.tls_backend_preconfigured(pinned(fingerprint)?),
+            Some(fingerprint) => {
+                builder.tls_backend_preconfigured(trust::pinned(fingerprint).map_err(|e| e.to_string())?)
+            }
             None if self.secure => {
                 // What reqwest then takes; another that is installed already does as well.
                 let _ = ring::default_provider().install_default();
@@ -97,18 +94,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn pinned(fingerprint: [u8; 32]) -> Result<ClientConfig, String> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Pinned { fingerprint, provider: Arc::clone(&provider) });
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(config)
-}
-
 fn without_authorities() -> Result<ClientConfig, String> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -116,54 +101,4 @@ fn without_authorities() -> Result<ClientConfig, String> {
         .with_root_certificates(RootCertStore::empty())
         .with_no_client_auth();
     Ok(config)
-}
-
-/// Knows a server by its certificate, whoever issued it, to whatever name, and however old.
-#[derive(Debug)]
-struct Pinned {
-    /// SHA-256.
-    fingerprint: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if bool::from(Sha256::digest(certificate)[..].ct_eq(&self.fingerprint)) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(rustls::Error::General(
-            "the certificate has another fingerprint than the configured one".to_owned(),
-        ))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

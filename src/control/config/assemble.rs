@@ -8,7 +8,7 @@ use super::{
     access, checks, conf,
     error::{At, Report},
     expand::Environment,
-    http, legacy, path_checks, paths,
+    ffmpeg_shape, http, legacy, path_checks, paths,
     section::{Layers, Scope},
     store::{Documents, Origin, PathConf, View},
 };
@@ -65,12 +65,22 @@ pub(super) fn globals(
         on_disconnect: hook("runOnDisconnect", false),
         rtsp_port: conf::rtsp_port(global),
         rtsp_tls: settings.rtsp.tls_address.map(|_| http::tls_files(global, "rtsp", report)),
+        dials_per_host: conf::dials_per_host(engine),
         state_dir: conf::state_dir(engine, report),
         metrics_sessions: engine.bool("metricsSessions"),
         read_timeout: settings.read_timeout,
         write_timeout: settings.write_timeout,
     };
     Globals::New(Box::new((settings, control)))
+}
+
+/// What decides whether a command is served by a pull.
+pub(super) fn native<'a>(documents: &Documents, env: &'a Environment) -> ffmpeg_shape::Server<'a> {
+    ffmpeg_shape::Server {
+        native_pull: Layers::new(Scope::Engine, &documents.engine).bool("nativePull"),
+        rtsp_port: conf::rtsp_port(Layers::new(Scope::Global, &documents.global)),
+        env,
+    }
 }
 
 /// Mistakes in `pathDefaults` are mistakes even while there is no path.

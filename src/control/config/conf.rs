@@ -151,6 +151,11 @@ pub(super) fn limit(layers: Layers<'_>, name: &str) -> Option<NonZeroU32> {
     u32::try_from(layers.int(name)).ok().and_then(NonZeroU32::new)
 }
 
+/// `engine.dialsPerHost`
+pub(super) fn dials_per_host(engine: Layers<'_>) -> NonZeroUsize {
+    usize::try_from(engine.int("dialsPerHost")).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
+}
+
 /// `engine.stateDir`, which must not depend on where the program was started.
 pub(super) fn state_dir(engine: Layers<'_>, report: &mut Report) -> Option<PathBuf> {
     let text = engine.text("stateDir");

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::store::View;
+use corecast_hub::settings::{BroughtBy, Source};
+
+use super::{
+    ffmpeg_shape,
+    store::{PathConf, View},
+};
 
 /// What differs between two views. Whatever is not named here is swapped without anybody noticing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,6 +75,23 @@ impl View {
             at_start_only.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect();
         self.diff_paths(new, &mut changes);
         changes
+    }
+
+    /// What an operator is to know of commands of `new` that are served by a pull and were not here; empty when there are
+    /// none. One sentence, however many there are.
+    pub fn newly_pulled(&self, new: &Self) -> String {
+        let is_pulled = |path: &PathConf| {
+            let by_demand = path.settings.demand.as_ref().map(|demand| &demand.brought_by);
+            path.settings.source == Source::Publisher && matches!(by_demand, Some(BroughtBy::Pull(_)))
+        };
+        let was_pulled = |key: &Arc<str>| self.paths.get(key).is_some_and(|path| is_pulled(path));
+        let mut newly = new.paths.iter().filter(|(key, path)| is_pulled(path) && !was_pulled(key));
+        let Some((first, _)) = newly.next() else { return String::new() };
+        let notice = ffmpeg_shape::notice(first);
+        match newly.count() {
+            0 => notice,
+            more => format!("{notice} (and {more} more)"),
+        }
     }
 
     /// Both maps are in order: one pass over each.

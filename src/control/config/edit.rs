@@ -67,7 +67,12 @@ pub(super) fn lay_over(view: &View, entries: Vec<(String, Map<String, Value>)>) 
     let mut paths = view.paths.clone();
     let mut left_out = Vec::new();
     let defaults = &view.documents.path_defaults;
-    let context = Context { defaults, cores: &view.settings.engine.cores, env: &view.origin.env };
+    let context = Context {
+        defaults,
+        cores: &view.settings.engine.cores,
+        env: &view.origin.env,
+        native: assemble::native(&view.documents, &view.origin.env),
+    };
     for (name, body) in entries {
         let made = read_path(body, &Map::new(), &Map::new()).and_then(|own| {
             let mut report = Report::default();
@@ -208,11 +213,16 @@ impl Session<'_> {
         if !is_same(&view.documents.path_defaults, &documents.path_defaults) {
             assemble::check_defaults(&documents, cores, &view.origin.env, &mut report);
             remake_all(&paths, &mut written);
-        } else if *cores != view.settings.engine.cores {
+        } else if *cores != view.settings.engine.cores
+            || !assemble::native(&documents, &view.origin.env)
+                .is_like(&assemble::native(&view.documents, &view.origin.env))
+        {
             remake_all(&paths, &mut written);
         }
         refuse(&report)?;
-        let context = Context { defaults: &documents.path_defaults, cores, env: &view.origin.env };
+        let env = &view.origin.env;
+        let native = assemble::native(&documents, env);
+        let context = Context { defaults: &documents.path_defaults, cores, env, native };
         for (key, own) in written {
             let before = view.paths.get(&key);
             let untouched = before.is_some_and(|before| Arc::ptr_eq(&before.own, &own));

@@ -17,6 +17,7 @@ mod edit;
 mod env;
 mod error;
 mod expand;
+mod ffmpeg_shape;
 mod http;
 mod json;
 mod keys;
@@ -176,7 +177,12 @@ fn interpret(root: &[Entry], origin: &Origin, before: Option<&View>, report: &mu
     let globals = assemble::globals(&documents, origin, before, report);
     let cores = &globals.settings().engine.cores;
     assemble::check_defaults(&documents, cores, &origin.env, report);
-    let context = Context { defaults: &documents.path_defaults, cores, env: &origin.env };
+    let context = Context {
+        defaults: &documents.path_defaults,
+        cores,
+        env: &origin.env,
+        native: assemble::native(&documents, &origin.env),
+    };
     let mut paths = BTreeMap::new();
     for entry in block("paths", report) {
         let body = section::entries(&entry.key, &entry.value, report);

@@ -51,6 +51,10 @@ pub(super) fn values(path: Layers<'_>, report: &mut Report) {
         }
     }
     record(path, report);
+    let scale = path.text("rtspScale");
+    if !scale.is_empty() && !scale.parse::<f64>().is_ok_and(f64::is_finite) {
+        report.error(path.at("rtspScale"), "'rtspScale' is no number: expected such as 2.0 or -1");
+    }
     port_range(path, report);
     range_start(path, report);
     for key in [
@@ -58,6 +62,7 @@ pub(super) fn values(path: Layers<'_>, report: &mut Report) {
         "sourceOnDemandCloseAfter",
         "runOnDemandStartTimeout",
         "runOnDemandCloseAfter",
+        "sourceReconnectGrace",
     ] {
         if matches!(path.get(key).value, Typed::Duration(..0)) {
             report.error(path.at(key), format!("'{key}' is less than zero: expected 0s or more"));
@@ -97,7 +102,16 @@ fn port_range(path: Layers<'_>, report: &mut Report) {
     let setting = path.get("rtspUDPSourcePortRange");
     let Typed::List(ports) = &setting.value else { return };
     match ports.as_slice() {
-        [Typed::Int(first), Typed::Int(last)] if first <= last => {}
+        [Typed::Int(first), Typed::Int(last)] if first <= last => {
+            // RTP takes an even port, RTCP the one after it.
+            if *first == 0 || first + first % 2 >= *last {
+                report.error(
+                    &setting.at,
+                    "'rtspUDPSourcePortRange' has no room for an even port and the one after it: expected more ports, \
+                     and none that is 0",
+                );
+            }
+        }
         _ => report.error(
             &setting.at,
             "'rtspUDPSourcePortRange' is no range: expected its first and its last port, such as [32768, 60999]",
@@ -112,7 +126,9 @@ fn range_start(path: Layers<'_>, report: &mut Report) {
         "clock" if jiff::fmt::strtime::parse("%Y%m%dT%H%M%SZ", start).is_err() => {
             "a time such as 20260131T235959Z"
         }
-        "npt" | "smpte" if start.is_empty() || super::duration::parse_ns(start).is_none() => {
+        "npt" | "smpte"
+            if start.is_empty() || super::duration::parse_ns(start).is_none_or(|start| start < 0) =>
+        {
             "a duration such as 10s"
         }
         _ => return,

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use corecast_hub::{
     quota::Quota,
-    settings::{PathSettings, PathTable, check_name},
+    settings::{BroughtBy, DemandSettings, PathSettings, PathTable, PullSettings, Source, check_name},
 };
 use regex::Regex;
 
 use super::{
-    conf::{limit, ranges},
+    conf::{self, limit, ranges},
     error::{At, Report},
     expand::Environment,
+    ffmpeg_shape::{self, Server},
     legacy, path_checks,
     section::{Layers, Section, Setting},
     sources,
@@ -57,6 +58,7 @@ pub(super) struct Context<'a> {
     /// Those of the engine.
     pub cores: &'a [usize],
     pub env: &'a Environment,
+    pub native: Server<'a>,
 }
 
 /// Makes an entry that can run; `None` when its key is none. What `before` counts goes on being counted, and what is
@@ -74,9 +76,12 @@ pub(super) fn path(
     };
     let layers = Layers::path(&written.own, context.defaults);
     path_checks::entry(layers, &key, context.env, report);
+    let source = sources::source(layers, &key, context.env, report);
+    let native = native_pull(layers, &key, &written, context, report);
     let settings = PathSettings {
         conf_name: Arc::clone(&written.key),
-        source: sources::source(layers, &key, context.env, report),
+        demand: demand(layers, &source, native.as_ref()),
+        source,
         readers_max: limit(layers, "maxReaders"),
         override_publisher: layers.bool("overridePublisher"),
         gop_cache: layers.bool("gopCache"),
@@ -84,8 +89,9 @@ pub(super) fn path(
         active_max: limit(layers, "maxActive"),
         active: before.map_or_else(Quota::default, |before| before.settings.active.clone()),
         enabled: layers.bool("enabled"),
+        fallback: fallback(layers),
     };
-    let hooks = hooks(layers);
+    let hooks = hooks(layers, native.is_some());
     let credentials = legacy::read(layers, context.env, report);
     let settings = match before {
         Some(before) if *before.settings == settings => Arc::clone(&before.settings),
@@ -102,11 +108,62 @@ pub(super) fn path(
     Some(Arc::new(PathConf { settings, hooks, from_api, key, key_at, own, credentials }))
 }
 
-fn hooks(layers: Layers<'_>) -> PathHooks {
+/// The pull that stands for `runOnDemand`, if it does what a pull does.
+fn native_pull(
+    layers: Layers<'_>,
+    key: &PathKey,
+    written: &Written,
+    context: &Context<'_>,
+    report: &mut Report,
+) -> Option<Arc<PullSettings>> {
+    if layers.text("source") != "publisher" {
+        return None;
+    }
+    let pull = ffmpeg_shape::pull(layers, key, &written.key, &context.native)?;
+    let (at, name) = (layers.at("runOnDemand"), &written.key);
+    let message = || ffmpeg_shape::notice(name);
+    match key {
+        // Of ten thousand cameras, one line.
+        PathKey::Exact => report.warn_once("nativePull", at, message),
+        PathKey::Pattern(_) | PathKey::Captured(..) | PathKey::CatchAll(_) => report.warn(at, message()),
+    }
+    Some(Arc::new(pull))
+}
+
+/// Who brings the path to life, if somebody has to want it first.
+fn demand(layers: Layers<'_>, source: &Source, native: Option<&Arc<PullSettings>>) -> Option<DemandSettings> {
+    let (brought_by, prefix) = match source {
+        Source::Rtsp(pull) if layers.bool("sourceOnDemand") => {
+            (BroughtBy::Pull(Arc::clone(pull)), "sourceOnDemand")
+        }
+        Source::Publisher if !layers.text("runOnDemand").is_empty() => {
+            let pull = native.map(|pull| BroughtBy::Pull(Arc::clone(pull)));
+            (pull.unwrap_or(BroughtBy::Command), "runOnDemand")
+        }
+        _ => return None,
+    };
+    let duration = |name: &str| conf::duration(layers, &format!("{prefix}{name}"));
+    let (start_timeout, close_after) = (duration("StartTimeout"), duration("CloseAfter"));
+    let revives = brought_by != BroughtBy::Command || layers.bool("runOnDemandRestart");
+    Some(DemandSettings { brought_by, start_timeout, close_after, revives })
+}
+
+fn fallback(layers: Layers<'_>) -> Option<Arc<str>> {
+    match &layers.written("fallback")?.value {
+        Typed::Text(to) if !to.is_empty() => Some(to.as_str().into()),
+        _ => None,
+    }
+}
+
+/// `is_native`: a pull does what `runOnDemand` would.
+fn hooks(layers: Layers<'_>, is_native: bool) -> PathHooks {
     let hook = |command: &str| Hook { command: layers.text(command).to_owned(), restart: false };
     let restarting = |command: &str, restart: &str| Hook { restart: layers.bool(restart), ..hook(command) };
+    let demand = if is_native { Hook::default() } else { restarting("runOnDemand", "runOnDemandRestart") };
     PathHooks {
         init: restarting("runOnInit", "runOnInitRestart"),
+        demand,
+        un_demand: hook("runOnUnDemand"),
         available: restarting("runOnAvailable", "runOnAvailableRestart"),
         unavailable: hook("runOnUnavailable"),
         online: restarting("runOnOnline", "runOnOnlineRestart"),

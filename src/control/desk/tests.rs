@@ -68,7 +68,12 @@ fn shards(
 }
 
 fn neighbours(auth: impl Fn(AuthRequest) + Send + 'static) -> Neighbours {
-    Neighbours { directory: Arc::default(), events: Box::new(|_| {}), auth: Box::new(auth) }
+    Neighbours {
+        directory: Arc::default(),
+        events: Box::new(|_| {}),
+        auth: Box::new(auth),
+        dial: Box::new(|_| {}),
+    }
 }
 
 #[tokio::test]

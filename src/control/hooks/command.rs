@@ -9,7 +9,7 @@ use crate::control::config::store::Variables;
 
 /// Why a command cannot be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum CommandError {
+pub(in crate::control) enum CommandError {
     #[error("the command has an opening {0} without a closing one; close it, or put a backslash before it")]
     Unterminated(&'static str),
     #[error("the command ends in a backslash; write \\\\ for a literal one")]
@@ -42,7 +42,7 @@ pub(in crate::control) fn can_be_split(command: &str) -> bool {
 }
 
 /// POSIX Shell Command Language §2.2, quoting alone: no operators, and, as in MediaMTX, no comments.
-fn split(command: &str) -> Result<Vec<String>, CommandError> {
+pub(in crate::control) fn split(command: &str) -> Result<Vec<String>, CommandError> {
     let mut words = Vec::new();
     // `None` between words; quotes make a word even of nothing.
     let mut word: Option<String> = None;
@@ -92,7 +92,7 @@ fn double_quoted(chars: &mut impl Iterator<Item = char>, word: &mut String) -> R
 }
 
 /// `$NAME` and `${NAME}`, by the rules of Go's `os.Expand`, which MediaMTX uses.
-fn expand<'v>(word: &str, lookup: impl Fn(&str) -> Cow<'v, str>) -> String {
+pub(in crate::control) fn expand<'v>(word: &str, lookup: impl Fn(&str) -> Cow<'v, str>) -> String {
     let mut out = String::with_capacity(word.len());
     let mut rest = word;
     while let Some((before, after)) = rest.split_once('$') {

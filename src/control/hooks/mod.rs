@@ -21,7 +21,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-pub(super) use self::command::can_be_split;
+pub(super) use self::command::{can_be_split, expand, split};
 pub use self::counters::{Counters, HookCounts};
 use self::{
     subject::{Definitions, Key, Subject},
@@ -38,6 +38,8 @@ pub enum HookKind {
     Init,
     Connect,
     Disconnect,
+    Demand,
+    UnDemand,
     Available,
     Unavailable,
     Online,
@@ -47,10 +49,12 @@ pub enum HookKind {
 }
 
 impl HookKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Init,
         Self::Connect,
         Self::Disconnect,
+        Self::Demand,
+        Self::UnDemand,
         Self::Available,
         Self::Unavailable,
         Self::Online,
@@ -65,6 +69,8 @@ impl HookKind {
             Self::Init => "runOnInit",
             Self::Connect => "runOnConnect",
             Self::Disconnect => "runOnDisconnect",
+            Self::Demand => "runOnDemand",
+            Self::UnDemand => "runOnUnDemand",
             Self::Available => "runOnAvailable",
             Self::Unavailable => "runOnUnavailable",
             Self::Online => "runOnOnline",
@@ -183,7 +189,11 @@ impl Hooks {
             }
             Event::ReaderJoined(session) => self.begin(&mut state, Subject::Reader(Arc::clone(session))),
             Event::ReaderLeft { session, .. } => self.end(&mut state, &Key::Reader(session.id)),
-            Event::SlowReader { .. } | Event::Refused { .. } => {}
+            Event::DemandBegan(demand) => self.begin(&mut state, Subject::Demand(Arc::clone(demand))),
+            Event::DemandEnded { demand, reason } => {
+                self.end_because(&mut state, &Key::Demand(Arc::clone(&demand.path)), reason);
+            }
+            Event::SourceChanged { .. } | Event::SlowReader { .. } | Event::Refused { .. } => {}
         }
     }
 
@@ -195,7 +205,7 @@ impl Hooks {
             state.closed = true;
             let keys: Vec<_> = state.lasting.keys().cloned().collect();
             for key in keys {
-                self.end(&mut state, &key);
+                self.end_because(&mut state, &key, if let Key::Demand(_) = key { "terminated" } else { "" });
             }
         }
         self.supervisor.shutdown(grace).await;
@@ -216,10 +226,14 @@ impl Hooks {
     }
 
     fn end(&self, state: &mut State, key: &Key) {
+        self.end_because(state, key, "");
+    }
+
+    fn end_because(&self, state: &mut State, key: &Key, reason: &str) {
         let Some(lasting) = state.lasting.remove(key) else { return };
         for (running, after) in lasting.pairs.into_iter().rev() {
             if let Some(instance) = running {
-                self.supervisor.stop(instance, "");
+                self.supervisor.stop(instance, reason);
             }
             if let Some(spec) = after {
                 self.supervisor.launch(spec);

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{HookKind, Spec};
 use crate::control::{
     config::store::{PathConf, Variables, View},
-    directory::{Conn, Session, Stream},
+    directory::{Conn, Demand, Session, Stream},
     settings::{Hook, PathHooks},
 };
 
@@ -57,6 +57,7 @@ impl Definitions for View {
 pub(super) enum Key {
     Reader(Uuid),
     Stream(Arc<str>),
+    Demand(Arc<str>),
     Conn(Uuid),
     StaticPath(Arc<str>),
 }
@@ -66,6 +67,7 @@ pub(super) enum Key {
 pub(super) enum Subject {
     Reader(Arc<Session>),
     Stream(Arc<Stream>),
+    Demand(Arc<Demand>),
     Conn(Arc<Conn>),
     StaticPath(Arc<str>),
 }
@@ -82,6 +84,7 @@ impl Subject {
         match self {
             Self::Reader(session) => Key::Reader(session.id),
             Self::Stream(stream) => Key::Stream(Arc::clone(&stream.path)),
+            Self::Demand(demand) => Key::Demand(Arc::clone(&demand.path)),
             Self::Conn(conn) => Key::Conn(conn.id),
             Self::StaticPath(path) => Key::StaticPath(Arc::clone(path)),
         }
@@ -109,6 +112,12 @@ impl Subject {
                 let after = self.spec(HookKind::Disconnect, definitions.on_disconnect(), &variables);
                 vec![Pair { during, after }]
             }
+            Self::Demand(demand) => {
+                let (hooks, mut variables) = of_path(&demand.path)?;
+                variables.push(variable("MTX_QUERY", query_escape(&demand.query)));
+                let during = self.spec(HookKind::Demand, &hooks.demand, &variables);
+                vec![Pair { during, after: self.spec(HookKind::UnDemand, &hooks.un_demand, &variables) }]
+            }
             Self::Reader(session) => {
                 let (hooks, mut variables) = of_path(&session.facts.path)?;
                 variables.extend([
@@ -124,6 +133,7 @@ impl Subject {
                 let (kind, id) = match &stream.origin {
                     Origin::RtspSession(id) => (session_type(false), id.to_string()),
                     Origin::RtspsSession(id) => (session_type(true), id.to_string()),
+                    Origin::RtspSource => ("rtspSource", String::new()),
                     Origin::Demo => ("demo", String::new()),
                 };
                 variables.extend([
@@ -155,6 +165,7 @@ impl Subject {
                 format!("[{}] [session {}]", rtsp_server(session.encrypted), &id[..8])
             }
             Self::Stream(stream) => format!("[path {}]", stream.path),
+            Self::Demand(demand) => format!("[path {}]", demand.path),
             Self::Conn(conn) => format!("[{}] [conn {}]", rtsp_server(conn.encrypted), conn.remote),
             Self::StaticPath(path) => format!("[path {path}]"),
         }

@@ -1,6 +1,7 @@
 //! Starts commands, keeps those that are to be kept running, and ends them: a bounded number, each in a task of its own.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +18,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Spec,
+    HookKind, Spec,
     child::{Child, End, KILL_WAIT, Order, Orders, StartError, describe},
     counters::{Counters, Running},
 };
@@ -64,7 +65,12 @@ struct Shared {
     limits: Limits,
     counters: Arc<Counters>,
     launches: mpsc::UnboundedSender<Launch>,
+    /// Whose turn it is of commands that must not run beside each other, by the beginning of their lines in the log.
+    turns: Mutex<HashMap<String, Turn>>,
 }
+
+/// Held by a command from before its start until nothing of it is left; taken in the order of asking.
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Commands that were not started since the last line about it.
 #[derive(Debug, Default)]
@@ -101,7 +107,7 @@ impl Supervisor {
         let (launches, queue) = mpsc::unbounded_channel();
         runtime.spawn(launch_in_order(queue));
         Self {
-            shared: Arc::new(Shared { limits, counters, launches }),
+            shared: Arc::new(Shared { limits, counters, launches, turns: Mutex::default() }),
             runtime,
             slots: Arc::new(Semaphore::new(limits.commands_max)),
             kill: watch::Sender::new(false),
@@ -157,6 +163,12 @@ impl Supervisor {
         self.shared.limits.commands_max - self.slots.available_permits()
     }
 
+    /// Commands that keep others from running beside them, and those that wait for them.
+    #[cfg(test)]
+    pub(super) fn turns(&self) -> usize {
+        self.shared.turns.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     async fn ended(&self) {
         let all = u32::try_from(self.shared.limits.commands_max).unwrap_or(u32::MAX);
         // Only fails when the semaphore is closed, which it never is.
@@ -186,9 +198,16 @@ impl Supervisor {
 
     fn run(&self, spec: Arc<Spec>, stop: Option<watch::Receiver<bool>>, slot: OwnedSemaphorePermit) {
         let orders = Orders { stop, kill: self.kill.subscribe() };
+        let shared = Arc::clone(&self.shared);
+        // One that publishes to a path would fight over it with its successor.
+        if spec.kind == HookKind::Demand {
+            let turn = shared.turn(&spec);
+            self.runtime.spawn(keep_in_turn(shared, spec, orders, turn, slot));
+            return;
+        }
         // Queued here and not in the task, so that commands start in the order of the calls.
-        let launched = self.shared.queue(&spec);
-        self.runtime.spawn(keep(Arc::clone(&self.shared), spec, orders, launched, slot));
+        let launched = shared.queue(&spec);
+        self.runtime.spawn(async move { keep(&shared, spec, orders, launched, slot).await });
     }
 }
 
@@ -204,6 +223,19 @@ impl Shared {
         });
         Launched { unwanted, reply }
     }
+
+    fn turn(&self, spec: &Spec) -> Turn {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(spec.prefix.clone()).or_default())
+    }
+
+    fn give_back_turn(&self, spec: &Spec, turn: &Turn) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody but this table and the caller has it.
+        if Arc::strong_count(turn) <= 2 {
+            turns.remove(&spec.prefix);
+        }
+    }
 }
 
 /// Starts processes one by one, off the threads on which tasks run.
@@ -218,9 +250,30 @@ async fn launch_in_order(mut queue: mpsc::UnboundedReceiver<Launch>) {
     }
 }
 
+/// As [`keep`], when nothing is left of the command before it.
+async fn keep_in_turn(
+    shared: Arc<Shared>,
+    spec: Arc<Spec>,
+    mut orders: Orders,
+    turn: Turn,
+    slot: OwnedSemaphorePermit,
+) {
+    let mine = tokio::select! {
+        biased;
+        _ = orders.next() => None,
+        mine = turn.lock() => Some(mine),
+    };
+    if let Some(mine) = mine {
+        let launched = shared.queue(&spec);
+        keep(&shared, Arc::clone(&spec), orders, launched, slot).await;
+        drop(mine);
+    }
+    shared.give_back_turn(&spec, &turn);
+}
+
 /// Runs a command from its start to its end, again and again if so configured.
 async fn keep(
-    shared: Arc<Shared>,
+    shared: &Shared,
     spec: Arc<Spec>,
     mut orders: Orders,
     mut launched: Launched,
@@ -241,7 +294,7 @@ async fn keep(
         let ended = match child {
             Ok(Ok(child)) => {
                 let running = shared.counters.of(spec.kind).started();
-                attend(&shared, &spec, child, &mut orders, running).await
+                attend(shared, &spec, child, &mut orders, running).await
             }
             Ok(Err(failure)) => {
                 shared.counters.of(spec.kind).failed();

@@ -3,14 +3,15 @@
 use std::time::UNIX_EPOCH;
 
 use corecast_hub::{
-    gauges::BUCKETS_US,
-    roster::{Refusal, Slowness},
+    gauges::{BUCKETS_US, PullPhase},
+    roster::{Refusal, Slowness, SourceState},
 };
+use prometheus::proto::LabelPair;
 
 use super::{
     process::Process,
     sheet::{
-        Family,
+        Curve, Family,
         Number::{Real, Whole},
         Rows, Sheet, counter, gauge, label,
     },
@@ -30,6 +31,15 @@ const HOOK_FAILURES: Family =
 const REFUSED: Family =
     counter("corecast_refused_total", "Publishers and readers turned away, by the limit that was reached.");
 
+const SOURCES: Family = gauge(
+    "corecast_sources",
+    "Sources that are pulled, by what is done for them; stopped are those of paths that are configured by name.",
+);
+const DEMANDS: Family =
+    gauge("corecast_demands", "Paths on demand that somebody wants, or that go on for a while after that.");
+const PULL_FAILURES: Family =
+    counter("corecast_pull_failures_total", "Pulls that failed, by the phase they were in.");
+
 pub fn write(sheet: &mut Sheet, snapshot: &Snapshot) {
     sheet.section("Media");
     write_durations(
@@ -48,6 +58,8 @@ pub fn write(sheet: &mut Sheet, snapshot: &Snapshot) {
     counts(sheet, SLOW, "reason", SLOWNESS.map(|(slow, word)| (word, told(slow))).into());
     let told = |refusal| snapshot.incidents.refused.get(&refusal).copied().unwrap_or(0);
     counts(sheet, REFUSED, "reason", REFUSALS.map(|(refusal, word)| (word, told(refusal))).into());
+    sheet.section("Sources");
+    write_sources(sheet, snapshot);
     sheet.section("Control");
     write_control(sheet, snapshot);
     sheet.section("Shards");
@@ -93,10 +105,32 @@ fn write_control(sheet: &mut Sheet, snapshot: &Snapshot) {
     counts(sheet, HOOK_FAILURES, "hook", of(|counts| counts.failed));
 }
 
+/// Sources that are pulled, and who wants them.
+fn write_sources(sheet: &mut Sheet, snapshot: &Snapshot) {
+    let states = [SourceState::Stopped, SourceState::Connecting, SourceState::Running];
+    let sources = states.map(SourceState::as_str).into_iter().zip(snapshot.sources).collect();
+    counts(sheet, SOURCES, "state", sources);
+    sheet.single(DEMANDS, Whole(snapshot.demands));
+    // Nobody measures how long media flows.
+    let ended = snapshot.pulls.iter().filter(|pull| pull.phase != PullPhase::Running);
+    let curves = ended.map(|pull| curve(&pull.took, vec![label("phase", pull.phase.as_str())]));
+    sheet.histograms(
+        "corecast_pull_phase_seconds",
+        "How long a phase of a pull took that came to its end.",
+        curves.collect(),
+    );
+    let failures = snapshot.pulls.iter().map(|pull| (pull.phase.as_str(), pull.failures));
+    counts(sheet, PULL_FAILURES, "phase", failures.collect());
+}
+
 fn write_durations(sheet: &mut Sheet, name: &'static str, help: &'static str, durations: &Durations) {
+    sheet.histograms(name, help, vec![curve(durations, Vec::new())]);
+}
+
+fn curve(durations: &Durations, labels: Vec<LabelPair>) -> Curve {
     let [within @ .., above] = &durations.buckets;
-    let buckets = BUCKETS_US.iter().map(|&us| seconds(us)).zip(within.iter().copied());
-    sheet.histogram(name, help, buckets, *above, seconds(durations.sum_us));
+    let buckets = BUCKETS_US.iter().map(|&us| seconds(us)).zip(within.iter().copied()).collect();
+    Curve { labels, buckets, above: *above, sum: seconds(durations.sum_us) }
 }
 
 fn write_shards(sheet: &mut Sheet, shards: &[ShardRow]) {

@@ -94,6 +94,16 @@ impl<R> Rows<R> {
     }
 }
 
+/// A histogram of a family.
+pub struct Curve {
+    pub labels: Vec<LabelPair>,
+    /// Upper bounds and how many were in each, not cumulative.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many were over the last bound, for which the encoder adds a bucket.
+    pub above: u64,
+    pub sum: f64,
+}
+
 /// The page as it grows.
 #[derive(Debug, Default)]
 pub struct Sheet {
@@ -135,35 +145,30 @@ impl Sheet {
         self.family(family, &Rows::bare(()), |()| number);
     }
 
-    /// `buckets`: upper bounds and how many were in each, not cumulative; `above`: how many were over the last bound,
-    /// for which the encoder adds a bucket.
-    pub fn histogram(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        buckets: impl Iterator<Item = (f64, u64)>,
-        above: u64,
-        sum: f64,
-    ) {
-        let mut count = 0;
-        let cumulative = buckets.map(|(bound, more)| {
-            count += more;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(count);
-            bucket
+    /// A family of histograms.
+    pub fn histograms(&mut self, name: &'static str, help: &'static str, curves: Vec<Curve>) {
+        let metrics = curves.into_iter().map(|curve| {
+            let mut count = 0;
+            let cumulative = curve.buckets.into_iter().map(|(bound, more)| {
+                count += more;
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(bound);
+                bucket.set_cumulative_count(count);
+                bucket
+            });
+            let mut histogram = Histogram::default();
+            histogram.set_bucket(cumulative.collect());
+            histogram.set_sample_count(count + curve.above);
+            histogram.set_sample_sum(curve.sum);
+            let mut metric = Metric::from_label(curve.labels);
+            metric.set_histogram(histogram);
+            metric
         });
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(cumulative.collect());
-        histogram.set_sample_count(count + above);
-        histogram.set_sample_sum(sum);
-        let mut metric = Metric::default();
-        metric.set_histogram(histogram);
         let mut family = MetricFamily::default();
         family.set_name(name.to_owned());
         family.set_help(help.to_owned());
         family.set_field_type(MetricType::HISTOGRAM);
-        family.set_metric(vec![metric]);
+        family.set_metric(metrics.collect());
         encode(&family, &mut self.text);
     }
 

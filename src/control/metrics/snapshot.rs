@@ -1,14 +1,15 @@
 //! What a scrape shows, gathered once: nothing of the relay is looked at, and no lock held, while it is printed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use corecast_hub::{
-    gauges::{BUCKETS_US, Histogram, ShardGauges},
-    roster::SessionState,
+    gauges::{BUCKETS_US, Histogram, PullPhase, ShardGauges},
+    roster::{SessionState, SourceState},
+    settings::{PathSettings, PathTable},
 };
 use uuid::Uuid;
 
@@ -40,6 +41,11 @@ pub struct Snapshot {
     /// Of all shards together.
     pub relay_latency: Durations,
     pub first_media: Durations,
+    /// By phase, in order.
+    pub pulls: Vec<PullRow>,
+    /// Sources that are stopped, connecting, running.
+    pub sources: [u64; 3],
+    pub demands: u64,
     pub reload: ReloadStatus,
     pub uptime: Duration,
     pub process: Option<Process>,
@@ -80,6 +86,14 @@ pub struct SessionRow {
     pub jitter_milli: u64,
 }
 
+/// A phase of all pulls, over all shards.
+#[derive(Debug, Clone)]
+pub struct PullRow {
+    pub phase: PullPhase,
+    pub took: Durations,
+    pub failures: u64,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ShardRow {
     pub busy_permille: u64,
@@ -112,6 +126,10 @@ impl Snapshot {
         let settings = &view.settings;
         let mut paths: BTreeMap<&Arc<str>, bool> =
             settings.paths.exact().map(|path| (&path.conf_name, false)).collect();
+        let present = census.wanted.iter().chain(census.sources.iter().map(|(path, _)| path));
+        for path in present {
+            paths.entry(path).or_default();
+        }
         paths.extend(census.streams.iter().map(|stream| (&stream.path, true)));
         let mut readers: HashMap<&Arc<str>, [usize; 2]> = HashMap::new();
         for session in census.sessions.iter().filter(|session| session.facts.state == SessionState::Read) {
@@ -128,6 +146,7 @@ impl Snapshot {
         let rtsp = settings.rtsp.address.map(|_| Rtsp::gather(&census, false, plain));
         let rtsps = settings.rtsp.tls_address.map(|_| Rtsp::gather(&census, true, encrypted));
         let gauges = &office.gauges;
+        let (sources, demands) = (count_sources(&census, &settings.paths), census.wanted.len() as u64);
         Self {
             paths,
             totals: census.totals,
@@ -139,10 +158,37 @@ impl Snapshot {
             shards: gauges.iter().map(|gauges| ShardRow::read(gauges)).collect(),
             relay_latency: Durations::of_all(gauges.iter().map(|gauges| &gauges.relay_latency)),
             first_media: Durations::of_all(gauges.iter().map(|gauges| &gauges.first_media)),
+            pulls: PullPhase::ALL
+                .iter()
+                .enumerate()
+                .map(|(at, phase)| PullRow::of_all(at, *phase, gauges))
+                .collect(),
+            sources,
+            demands,
             reload: office.reload_status(),
             uptime: SystemTime::now().duration_since(office.started).unwrap_or_default(),
             process: Process::read(),
             version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// Those that nobody wants are known by their configuration alone.
+fn count_sources(census: &Census, paths: &PathTable) -> [u64; 3] {
+    let active: HashSet<&str> = census.sources.iter().map(|(path, _)| &**path).collect();
+    let is_stopped = |path: &&Arc<PathSettings>| path.is_pulled() && !active.contains(&*path.conf_name);
+    let of = |wanted| census.sources.iter().filter(|(_, state)| *state == wanted).count();
+    let stopped = paths.exact().filter(is_stopped).count();
+    [stopped, of(SourceState::Connecting), of(SourceState::Running)].map(|count| count as u64)
+}
+
+impl PullRow {
+    /// `at` is the place of `phase` among all.
+    fn of_all(at: usize, phase: PullPhase, gauges: &[Arc<ShardGauges>]) -> Self {
+        Self {
+            phase,
+            took: Durations::of_all(gauges.iter().map(|gauges| &gauges.pull_phases[at])),
+            failures: gauges.iter().map(|gauges| gauges.pull_failures[at].get()).sum(),
         }
     }
 }

@@ -9,7 +9,7 @@ use axum::{
     body::Body,
     http::{Method, Request, StatusCode, header},
 };
-use corecast_hub::roster::{ConnTraffic, News, Origin, Refusal, SessionState};
+use corecast_hub::roster::{ConnTraffic, News, Origin, Refusal, SessionState, SourceState};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -43,18 +43,19 @@ async fn a_live_path_shows_what_mediamtx_shows_in_its_order() {
     traffic.inbound_bytes.set(7);
     traffic.outbound_bytes.set(8);
     traffic.inbound_frames_in_error.set(9);
+    traffic.inbound_rtp_packets_lost.set(10);
     session(&office.directory, 1, "live", SessionState::Publish);
     session(&office.directory, 3, "live", SessionState::Read);
     session(&office.directory, 2, "live", SessionState::Read);
     let time = "2023-11-14T22:13:22.000000005Z";
     let expected = format!(
-        r#"{{"name":"live","confName":"all_others","ready":true,"readyTime":"{time}","available":true,"availableTime":"{time}","online":true,"onlineTime":"{time}","source":{{"type":"rtspSession","id":"{}"}},"tracks":["H264","MPEG-1/2 Audio"],"tracks2":[{{"codec":"H264","codecProps":{{"width":320,"height":240,"profile":"Main","level":"1.1"}}}},{{"codec":"MPEG-1/2 Audio","codecProps":null}}],"readers":[{{"type":"rtspSession","id":"{}"}},{{"type":"rtspSession","id":"{}"}}],"inboundBytes":7,"outboundBytes":8,"inboundFramesInError":9,"bytesReceived":7,"bytesSent":8}}"#,
+        r#"{{"name":"live","confName":"all_others","ready":true,"readyTime":"{time}","available":true,"availableTime":"{time}","online":true,"onlineTime":"{time}","source":{{"type":"rtspSession","id":"{}"}},"tracks":["H264","MPEG-1/2 Audio"],"tracks2":[{{"codec":"H264","codecProps":{{"width":320,"height":240,"profile":"Main","level":"1.1"}}}},{{"codec":"MPEG-1/2 Audio","codecProps":null}}],"readers":[{{"type":"rtspSession","id":"{}"}},{{"type":"rtspSession","id":"{}"}}],"inboundBytes":7,"outboundBytes":8,"inboundFramesInError":9,"bytesReceived":7,"bytesSent":8,"inboundRTPPacketsLost":10,"sourceState":null,"sourceError":null}}"#,
         id(1),
         id(2),
         id(3),
     );
     assert_eq!(get(&office, "/v3/paths/get/live").await.text, expected);
-    let idle = r#"{"name":"idle","confName":"idle","ready":false,"readyTime":null,"available":false,"availableTime":null,"online":false,"onlineTime":null,"source":null,"tracks":[],"tracks2":[],"readers":[],"inboundBytes":0,"outboundBytes":0,"inboundFramesInError":0,"bytesReceived":0,"bytesSent":0}"#;
+    let idle = r#"{"name":"idle","confName":"idle","ready":false,"readyTime":null,"available":false,"availableTime":null,"online":false,"onlineTime":null,"source":null,"tracks":[],"tracks2":[],"readers":[],"inboundBytes":0,"outboundBytes":0,"inboundFramesInError":0,"bytesReceived":0,"bytesSent":0,"inboundRTPPacketsLost":0,"sourceState":null,"sourceError":null}"#;
     assert_eq!(
         get(&office, "/v3/paths/list").await.text,
         format!(r#"{{"itemCount":2,"pageCount":1,"items":[{idle},{expected}]}}"#)
@@ -62,6 +63,59 @@ async fn a_live_path_shows_what_mediamtx_shows_in_its_order() {
     // A pattern is no path, and what it would serve is none while it is not live.
     get(&office, "/v3/paths/get/all_others").await.is_error(404, "path not found");
     get(&office, "/v3/paths/get/other").await.is_error(404, "path not found");
+}
+
+#[tokio::test]
+async fn a_source_is_shown_while_it_is_stopped_and_a_pattern_while_it_is_wanted() {
+    let office = office();
+    let add = async |name: &str, body: &str| {
+        send(&office, Method::POST, &format!("/v3/config/paths/add/{name}"), body).await.is_ok();
+    };
+    add("cam", r#"{"source": "rtsp://u:p@h/1"}"#).await;
+    add("moved", r#"{"source": "redirect", "sourceRedirect": "/cam"}"#).await;
+    add("pub", "{}").await;
+    add("~^g(.+)$", r#"{"source": "rtsp://h/$G1", "sourceOnDemand": true}"#).await;
+    let command = "ffmpeg -i rtsp://h/1 -c copy -f rtsp rtsp://localhost:8554/native";
+    add("native", &format!(r#"{{"runOnDemand": "{command}"}}"#)).await;
+    let names = async || -> Vec<String> {
+        let items = get(&office, "/v3/paths/list").await.json()["items"].take();
+        items.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let shown = async |name: &str| {
+        let path = get(&office, &format!("/v3/paths/get/{name}")).await.json();
+        assert_eq!((&path["ready"], &path["online"]), (&json!(false), &json!(false)), "as it is");
+        [&path["source"]["type"], &path["sourceState"], &path["sourceError"]].map(Clone::clone)
+    };
+    let null = || json!(null);
+    assert_eq!(shown("cam").await, [json!("rtspSource"), json!("stopped"), null()]);
+    assert_eq!(shown("moved").await, [json!("redirect"), null(), null()]);
+    assert_eq!(shown("pub").await, [null(), null(), null()]);
+    assert_eq!(shown("native").await, [null(), json!("stopped"), null()]);
+    get(&office, "/v3/paths/get/g1").await.is_error(404, "path not found");
+    assert_eq!(names().await, ["cam", "moved", "native", "pub"]);
+
+    let told = |news| office.directory.apply(SHARD, news);
+    let source = |path: &str, state, error: Option<&str>| {
+        told(News::SourceChanged { path: path.into(), state, error: error.map(str::to_owned) })
+    };
+    use SourceState::{Connecting, Stopped};
+    told(News::DemandBegan { path: "g1".into(), query: "x=1".to_owned() });
+    assert_eq!(names().await, ["cam", "g1", "moved", "native", "pub"]);
+    assert_eq!(shown("g1").await, [json!("rtspSource"), json!("stopped"), null()]);
+    source("g1", Connecting, Some("connection refused"));
+    source("native", Connecting, None);
+    assert_eq!(shown("g1").await, [json!("rtspSource"), json!("connecting"), json!("connection refused")]);
+    assert_eq!(shown("native").await, [json!("rtspSource"), json!("connecting"), null()]);
+    told(News::DemandEnded { path: "g1".into(), reason: "timed out".to_owned() });
+    assert_eq!(names().await, ["cam", "g1", "moved", "native", "pub"], "it is still being pulled");
+    source("g1", Stopped, Some("connection refused"));
+    assert_eq!(names().await, ["cam", "moved", "native", "pub"]);
+    source("cam", Stopped, Some("401"));
+    assert_eq!(shown("cam").await, [json!("rtspSource"), json!("stopped"), json!("401")]);
+
+    stream(&office.directory, "g1", Origin::RtspSource);
+    let live = get(&office, "/v3/paths/get/g1").await.json();
+    assert_eq!((&live["source"]["type"], &live["confName"]), (&json!("rtspSource"), &json!("~^g(.+)$")));
 }
 
 #[tokio::test]
@@ -137,6 +191,35 @@ async fn events_say_what_happened_and_to_whom() {
     let (name, data) = described(&refused[0]);
     assert_eq!(name, "refused");
     assert_eq!(data, json!({"path": "p", "remoteAddr": "192.0.2.7:5", "limit": "maxActive"}));
+    let path = || -> Arc<str> { "p".into() };
+    let (reason, error) = ("not needed by anyone".to_owned(), Some("refused".to_owned()));
+    for (news, name, data) in [
+        (
+            News::DemandBegan { path: path(), query: "a=b".to_owned() },
+            "demandBegan",
+            json!({"path": "p", "query": "a=b"}),
+        ),
+        (
+            News::DemandEnded { path: path(), reason },
+            "demandEnded",
+            json!({"path": "p", "reason": "not needed by anyone"}),
+        ),
+        (
+            News::SourceChanged { path: path(), state: SourceState::Connecting, error },
+            "sourceChanged",
+            json!({"path": "p", "state": "connecting", "error": "refused"}),
+        ),
+        (
+            News::SourceChanged { path: path(), state: SourceState::Running, error: None },
+            "sourceChanged",
+            json!({"path": "p", "state": "running", "error": null}),
+        ),
+    ] {
+        let events = directory.apply(SHARD, news);
+        assert_eq!(described(&events[0]), (name, data));
+    }
+    // Its end was told already.
+    assert!(directory.apply(SHARD, News::DemandEnded { path: path(), reason: String::new() }).is_empty());
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ pub(in super::super) const ENGINE: &[Key] = &[
     served("reorderWait", Kind::Duration, "100ms"),
     served("maxStreams", COUNT, "0"),
     served("maxReaders", COUNT, "0"),
+    served("nativePull", Kind::Bool, "yes"),
+    served("dialsPerHost", Kind::Int(1, 1000), "10"),
     served("stateDir", Kind::Text, ""),
     served("metricsSessions", Kind::Bool, "no"),
 ];

@@ -4,10 +4,12 @@
 mod credentials;
 mod edits;
 mod environment;
+mod ffmpeg_shape;
 mod files;
 mod paths;
 mod refused;
 mod shown;
+mod sources;
 mod state;
 mod values;
 mod views;

@@ -93,17 +93,17 @@ fn there_is_one_catch_all() {
 #[test]
 fn sources_of_later_versions_are_accepted_and_garbage_is_not() {
     let loaded = load(
-        "paths:\n  a: {source: 'rtsp://user:secret@camera/1'}\n  b: {source: 'rtsp://other'}\n  c: {source: redirect, sourceRedirect: /a}\n",
+        "paths:\n  a: {source: 'rtmp://user:secret@camera/1'}\n  b: {source: 'rtmp://other/1'}\n  \
+         c: {source: 'rtsp+http://u:secret@h/1'}\n",
     )
     .unwrap();
-    assert_eq!(loaded.view.settings.paths.lookup("a").unwrap().source, Source::Unserved("rtsp".into()));
+    assert_eq!(loaded.view.settings.paths.lookup("a").unwrap().source, Source::Unserved("rtmp".into()));
     assert_eq!(
         loaded.warnings,
         [
-            "c.yml:2:15: 'source' is of kind rtsp, which is accepted but not served by this version yet \
+            "c.yml:2:15: 'source' is of kind rtmp, which is accepted but not served by this version yet \
              (and in 1 more place)",
-            "c.yml:4:25: key 'sourceRedirect' is accepted but not served by this version yet",
-            "c.yml:4:15: 'source' is of kind redirect, which is accepted but not served by this version yet",
+            "c.yml:4:15: 'source' is of kind rtsp+http, which is accepted but not served by this version yet",
         ]
     );
     let error = errors("paths: {a: {source: 'rstp://user:secret@camera'}}").pop().unwrap();

@@ -20,7 +20,11 @@ fn every_key_is_shown_as_mediamtx_shows_it_and_in_its_order() {
     let view = view(FILE);
     for (ours, theirs, extra) in [
         (view.global_json(), theirs(GLOBAL), &["engine"][..]),
-        (view.path_json("cam1").unwrap(), theirs(PATH), &["gopCache", "core", "maxActive", "enabled"]),
+        (
+            view.path_json("cam1").unwrap(),
+            theirs(PATH),
+            &["gopCache", "core", "maxActive", "enabled", "sourceReconnectGrace"],
+        ),
     ] {
         let ours = body(ours);
         for ((our_key, our_value), (their_key, their_value)) in ours.iter().zip(&theirs) {

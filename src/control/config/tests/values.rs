@@ -188,8 +188,8 @@ fn keys_of_later_versions_warn_only_when_they_change_something() {
         "c.yml:1:1: key 'hlsSegmentCount' is accepted but not served by this version yet",
     );
     assert_one_warning(
-        "paths:\n  a: {runOnDemand: x}\n  b: {runOnDemand: x}\n  c: {runOnDemand: y}",
-        "c.yml:2:7: key 'runOnDemand' is accepted but not served by this version yet (and in 2 more places)",
+        "paths:\n  a: {rpiCameraMode: x}\n  b: {rpiCameraMode: x}\n  c: {rpiCameraMode: y}",
+        "c.yml:2:7: key 'rpiCameraMode' is accepted but not served by this version yet (and in 2 more places)",
     );
     assert_one_error(
         "hlsSegmentMaxSize: 5",

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::control::{
-    directory::{Conn, Session, Stream},
+    directory::{Conn, Demand, Session, Stream},
     settings::{Hook, PathHooks},
 };
 
@@ -75,6 +75,10 @@ fn conn() -> Arc<Conn> {
     })
 }
 
+fn demand(path: &str, query: &str) -> Arc<Demand> {
+    Arc::new(Demand { path: path.into(), since: SystemTime::UNIX_EPOCH, query: query.to_owned() })
+}
+
 fn stream(path: &str) -> Arc<Stream> {
     Arc::new(Stream {
         path: path.into(),
@@ -130,6 +134,8 @@ async fn every_hook_has_the_variables_of_the_contract() {
         port: 8554,
         cam: PathHooks {
             init: hook("init"),
+            demand: hook("demand"),
+            un_demand: hook("undemand"),
             available: hook("available"),
             unavailable: hook("unavailable"),
             online: hook("online"),
@@ -148,9 +154,12 @@ async fn every_hook_has_the_variables_of_the_contract() {
     let (conn, stream, session) = (conn(), stream("cam1"), session("cam1"));
     let definitions = Arc::clone(&hooks.state().definitions);
     hooks.redefine(definitions);
-    let steps: [(Option<Event>, Vec<String>); 7] = [
+    let demand = demand("cam1", "a=b&c=d e");
+    let wanted = "MTX_PATH=cam1 MTX_QUERY=a%3Db%26c%3Dd+e RTSP_PATH=cam1 RTSP_PORT=8554 ";
+    let steps: [(Option<Event>, Vec<String>); 9] = [
         (None, vec!["init MTX_PATH=st RTSP_PATH=st RTSP_PORT=8554 ".into()]),
         (Some(Event::ConnOpened(Arc::clone(&conn))), vec![format!("connect {conn_line} ")]),
+        (Some(Event::DemandBegan(Arc::clone(&demand))), vec![format!("demand G1=1 {wanted}")]),
         (
             Some(Event::Available(Arc::clone(&stream))),
             vec![
@@ -169,6 +178,10 @@ async fn every_hook_has_the_variables_of_the_contract() {
                 format!("offline {path} {source} RTSP_PATH=cam1 RTSP_PORT=8554 "),
                 format!("unavailable {path} {source} RTSP_PATH=cam1 RTSP_PORT=8554 "),
             ],
+        ),
+        (
+            Some(Event::DemandEnded { demand, reason: "not needed by anyone".into() }),
+            vec![format!("undemand G1=1 {wanted}")],
         ),
         (Some(Event::ConnClosed { conn, reason: "EOF".into() }), vec![format!("disconnect {conn_line} ")]),
     ];
@@ -192,6 +205,7 @@ async fn every_hook_has_the_variables_of_the_contract() {
         [
             "INFO [path st] runOnInit command started",
             "INFO [RTSP] [conn 10.0.0.1:40000] runOnConnect command started",
+            "INFO [path cam1] runOnDemand command started",
             "INFO [path cam1] runOnAvailable command started",
             "INFO [path cam1] runOnOnline command started",
             "INFO [RTSP] [session 124ea3da] runOnRead command started",
@@ -201,6 +215,8 @@ async fn every_hook_has_the_variables_of_the_contract() {
             "INFO [path cam1] runOnOffline command launched",
             "INFO [path cam1] runOnAvailable command stopped",
             "INFO [path cam1] runOnUnavailable command launched",
+            "INFO [path cam1] runOnDemand command stopped: not needed by anyone",
+            "INFO [path cam1] runOnUnDemand command launched",
             "INFO [RTSP] [conn 10.0.0.1:40000] runOnConnect command stopped",
             "INFO [RTSP] [conn 10.0.0.1:40000] runOnDisconnect command launched",
         ]
@@ -369,4 +385,44 @@ fn what_came_over_tls_has_types_and_a_name_in_the_log_of_its_own() {
         let publisher = Stream { origin, ..Arc::into_inner(stream("cam1")).unwrap() };
         is_set(Subject::Stream(Arc::new(publisher)), "MTX_SOURCE_TYPE", session_type, "[path cam1]");
     }
+}
+
+#[tokio::test]
+async fn a_command_on_demand_waits_until_nothing_is_left_of_the_one_before() {
+    let scratch = Scratch::new();
+    // Slow to end, as a publisher is that says goodbye to its camera.
+    let slow = scratch.script(
+        "slow",
+        "trap 'sleep 0.2; echo end $MTX_PATH >> $OUT; exit' INT\necho begin $MTX_PATH >> $OUT\n\
+         while :; do sleep 0.01; done",
+    );
+    let cam = PathHooks { demand: hook(&slow), ..PathHooks::default() };
+    let limits = Limits { kill_after: PATIENCE, ..quick() };
+    let hooks = Hooks::with(Arc::new(Fake { cam, ..Fake::default() }), Handle::current(), limits);
+    let begin = |path: &str| hooks.on_event(&Event::DemandBegan(demand(path, "")));
+    let end = |path: &str| {
+        hooks.on_event(&Event::DemandEnded {
+            demand: demand(path, ""),
+            reason: "not needed by anyone".into(),
+        });
+    };
+    let count = |what: &str| scratch.out().lines().filter(|line| *line == what).count();
+    begin("cam1");
+    eventually("it runs", || count("begin cam1") == 1).await;
+    end("cam1");
+    // One that is not wanted any more before its turn never runs.
+    begin("cam1");
+    end("cam1");
+    begin("cam1");
+    // Another path does not wait.
+    begin("cam2");
+    eventually("both run", || count("begin cam1") == 2 && count("begin cam2") == 1).await;
+    end("cam1");
+    end("cam2");
+    eventually("all have ended", || hooks.supervisor.running() == 0).await;
+    let of_cam1: Vec<_> =
+        scratch.out().lines().filter(|line| line.ends_with("cam1")).map(str::to_owned).collect();
+    assert_eq!(of_cam1, ["begin cam1", "end cam1", "begin cam1", "end cam1"]);
+    assert_eq!(hooks.supervisor.turns(), 0);
+    hooks.shutdown(PATIENCE).await;
 }

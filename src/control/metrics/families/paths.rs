@@ -12,7 +12,7 @@ use crate::control::{
     },
 };
 
-const PATHS: Family = gauge("paths", "Paths, live or configured by name.");
+const PATHS: Family = gauge("paths", "Paths, live, wanted or configured by name.");
 const READERS: Family = gauge("paths_readers", "Readers of a path, by type.");
 const INBOUND: Family =
     untyped("paths_inbound_bytes", "Bytes received by a path, all of its streams together.");

@@ -12,13 +12,16 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use corecast_hub::roster::{Refusal, SessionState, Slowness};
+use corecast_hub::{
+    gauges::PullPhase,
+    roster::{Refusal, SessionState, Slowness},
+};
 use uuid::Uuid;
 
 use super::{
     Filter, page,
     process::Process,
-    snapshot::{ConnRow, Durations, PathRow, Rtsp, SessionRow, ShardRow, Snapshot},
+    snapshot::{ConnRow, Durations, PathRow, PullRow, Rtsp, SessionRow, ShardRow, Snapshot},
 };
 use crate::control::{
     auth::AuthCounts,
@@ -60,6 +63,13 @@ fn small() -> Snapshot {
             sum_us: 11_234_567,
         },
         first_media: Durations::default(),
+        pulls: PullPhase::ALL
+            .iter()
+            .zip(1..)
+            .map(|(&phase, n)| PullRow { phase, took: Durations::default(), failures: 10 * n })
+            .collect(),
+        sources: [3, 1, 2],
+        demands: 4,
         reload: ReloadStatus { success: true, at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500) },
         uptime: Duration::from_millis(90_250),
         process: Some(Process {

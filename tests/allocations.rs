@@ -22,8 +22,10 @@ use corecast::{
     },
     shard::media_io::{BackendKind, Event, MediaIo},
     sources::{
+        in_place::{self, ChannelMap},
         publication::{Now, Plane, Publication},
-        rtsp_publish::{self, ChannelMap},
+        rtsp_publish::Requests,
+        rtsp_pull::{Messages, Noise},
     },
 };
 use corecast_hub::{cursor::Cursor, stream::StreamLimits};
@@ -125,8 +127,8 @@ impl Camera {
     }
 }
 
-fn publication() -> Publication {
-    let track = Track {
+fn track() -> Track {
+    Track {
         kind: Kind::Video,
         codec: Codec::H264,
         payload_type: 96,
@@ -135,13 +137,16 @@ fn publication() -> Publication {
         encoding: "H264".to_owned(),
         fmtp: String::new(),
         control: String::new(),
-    };
+    }
+}
+
+fn publication() -> Publication {
     let limits = StreamLimits {
         flush_bytes: 64 << 10,
         flush_after: Duration::from_millis(5),
         ring_bytes_max: 16 << 20,
     };
-    Publication::new("test", &[track], limits).unwrap()
+    Publication::new("test", &[track()], limits).unwrap()
 }
 
 fn tcp_media() -> [Media; 1] {
@@ -164,8 +169,8 @@ fn the_counter_counts() {
 }
 
 fn receive(publication: &mut Publication, channels: &ChannelMap, camera: &Camera) {
-    rtsp_publish::receive(publication, &camera.framed[..]).unwrap();
-    rtsp_publish::take_pending(publication, channels, &Limits::default(), camera.now).unwrap();
+    in_place::receive(publication, &camera.framed[..]).unwrap();
+    in_place::take_pending(publication, channels, &mut Requests(&Limits::default()), camera.now).unwrap();
     publication.stream.flush(camera.now.instant);
 }
 
@@ -271,6 +276,28 @@ fn udp_one_by_one_through_epoll() {
 #[test]
 fn udp_with_gso_through_io_uring() {
     over_udp(BackendKind::IoUring, true);
+}
+
+/// Also when it has come back, and its packets are rewritten to go on where they stopped.
+#[test]
+fn packets_of_a_source_that_is_pulled() {
+    let (mut publication, channels) = (publication(), ChannelMap::of([(0, 0)]));
+    let mut noise = Noise::default();
+    assert_no_allocation(|camera| {
+        if camera.frame == 100 {
+            publication.resume(&[track()]).unwrap();
+        }
+        camera.next_frame();
+        in_place::receive(&mut publication, &camera.framed[..]).unwrap();
+        let limits = &Limits::default();
+        let mut messages =
+            Messages { limits, channels: Some(&channels), noise: &mut noise, is_strict: false };
+        in_place::take_pending(&mut publication, &channels, &mut messages, camera.now).unwrap();
+        // As if they had come as datagrams.
+        publication.append(0, Plane::Rtp, &camera.packets[0], camera.now);
+        publication.stream.flush(camera.now.instant);
+    });
+    assert_eq!(noise, Noise::default());
 }
 
 #[test]

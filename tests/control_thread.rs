@@ -12,7 +12,12 @@ use corecast::{
         desk::{Desk, DeskHandle, Neighbours},
         directory::{Directory, Event},
     },
-    shard::{boot, media_io::limits, mesh, tls},
+    shard::{
+        boot,
+        media_io::limits,
+        mesh,
+        tls::{self, trust::TlsClients},
+    },
 };
 use corecast_hub::{
     gauges::ShardGauges,
@@ -59,6 +64,9 @@ fn told(event: &Event) -> String {
         Event::Unavailable { stream, reason } => format!("unavailable {}: {reason}", stream.path),
         Event::ReaderJoined(session) => format!("reads {}", session.facts.path),
         Event::ReaderLeft { session, reason } => format!("left {}: {reason}", session.facts.path),
+        Event::DemandBegan(demand) => format!("wanted {}", demand.path),
+        Event::DemandEnded { demand, reason } => format!("not wanted {}: {reason}", demand.path),
+        Event::SourceChanged { path, state, .. } => format!("source of {path}: {state:?}"),
         Event::SlowReader { path, what, .. } => format!("slow {path}: {what:?}"),
         Event::Refused { path, why, .. } => format!("refused {path}: {why:?}"),
     }
@@ -88,7 +96,7 @@ impl Relay {
         let control_mesh = meshes.pop().unwrap();
         let gauges: Vec<Arc<ShardGauges>> = meshes.iter().map(|_| Arc::default()).collect();
         let tls = tls::server_config(Arc::default()).unwrap();
-        let shards = boot::start(&settings, meshes, &gauges, &tls).unwrap();
+        let shards = boot::start(&settings, meshes, &gauges, &tls, &Arc::new(TlsClients::load())).unwrap();
         let (directory, events) = (Arc::<Directory>::default(), Arc::new(Mutex::new(Vec::new())));
         let log = Arc::clone(&events);
         let neighbours = Neighbours {
@@ -98,6 +106,7 @@ impl Relay {
                 let verdict = judge(&request.question.credentials);
                 request.answer(verdict);
             }),
+            dial: Box::new(|_| {}),
         };
         let desk = Desk::start(settings, control_mesh, neighbours).unwrap();
         Self { port, rtp_port, directory, gauges, events, desk: Some(desk), shards: Some(shards) }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Camera, CameraPlan, Rtsp, Server, http::request, ours_or_say_skipped, server::API};
+use crate::support::{
+    Camera, CameraPlan, Mock, PATIENCE, Rtsp, Server, http::request, ours_or_say_skipped, server::API,
+};
 
 /// Every secret a configuration can hold; each would be found by this word.
 const WORD: &str = "s3cr3t";
@@ -20,6 +22,9 @@ const PATHS: &str = "  cam: {}
   pushed: {forward: [{dest: 'rtsp://admin:s3cr3tE@127.0.0.1:1/x'}]}
   run: {runOnRead: 'true rtsp://admin:s3cr3tF@127.0.0.1/x'}
   older: {publishUser: pub, publishPass: s3cr3tG}
+  dead: {source: 'rtsp://admin:s3cr3tK@127.0.0.1:1/x?token=s3cr3tL', sourceReconnectGrace: 1s}
+  native: {runOnDemand: 'ffmpeg -i rtsp://admin:s3cr3tM@127.0.0.1:1/x -c copy -f rtsp rtsp://u:s3cr3tN@localhost:$RTSP_PORT/native'}
+  ran: {runOnDemand: 'true -i rtsp://admin:s3cr3tO@127.0.0.1:1/x', runOnDemandStartTimeout: 1s}
 ";
 
 #[track_caller]
@@ -33,8 +38,13 @@ fn secrets_are_shown_nowhere() {
     if !ours_or_say_skipped("secrets_are_shown_nowhere") {
         return;
     }
-    let server = Server::with_api(SECRETS, PATHS);
+    // A server that sends its viewers on with their password in the query, in circles.
+    let upstream = Mock::start("on DESCRIBE redirect 302 {self}moved{n}?user=admin&password=s3cr3tV");
+    let redirected =
+        format!("  moved: {{source: '{}?pwd=s3cr3tW', rtspTransport: tcp}}\n", upstream.url("x"));
+    let server = Server::with_api(SECRETS, &format!("{PATHS}{redirected}"));
     server.api("PATCH", "/v3/config/global/patch", r#"{"logLevel": "debug"}"#).assert_ok();
+    server.wait_log(&["[path moved] [RTSP source]", "redirects more than"], PATIENCE);
     let camera = Camera::publish(&server, "cam", CameraPlan::default());
     camera.wait_frames(2);
     // Right, wrong, and in the URL, while the log is at its most talkative.
@@ -48,6 +58,9 @@ fn secrets_are_shown_nowhere() {
         }
         client.describe(&format!("cam{query}"));
     }
+    for path in ["pulled", "dead", "native", "ran"] {
+        Rtsp::connect(&server).describe(path);
+    }
     for target in [
         "/v3/config/global/get",
         "/v3/config/get",
@@ -55,7 +68,12 @@ fn secrets_are_shown_nowhere() {
         "/v3/config/paths/list",
         "/v3/config/paths/get/pulled",
         "/v3/config/paths/get/pushed",
+        "/v3/config/paths/get/dead",
+        "/v3/config/paths/get/native",
+        "/v3/config/paths/get/ran",
         "/v3/paths/list",
+        "/v3/paths/get/dead",
+        "/v3/paths/get/moved",
         "/v3/rtspsessions/list",
         "/v3/rtspconns/list",
         "/v3/summary",
@@ -66,6 +84,15 @@ fn secrets_are_shown_nowhere() {
     }
     for (method, target, body) in [
         ("POST", "/v3/config/paths/add/bad", json!({"source": "gopher://u:s3cr3tH@h"})),
+        ("POST", "/v3/config/paths/add/bad", json!({"source": "rtsp://u:s3cr3tP@h:port/1"})),
+        ("POST", "/v3/config/paths/add/bad", json!({"source": "rtsp://u:s3cr3tQ@h:0/1"})),
+        ("POST", "/v3/config/paths/add/bad", json!({"source": "rtsp://u:s3cr3tR x@h/1"})),
+        (
+            "POST",
+            "/v3/config/paths/add/bad",
+            json!({"source": "rtsp://u:s3cr3tS@h/1", "runOnDemand": "echo s3cr3tT"}),
+        ),
+        ("PATCH", "/v3/config/paths/patch/dead", json!({"source": "rtsp://:s3cr3tU@h/1"})),
         (
             "PATCH",
             "/v3/config/global/patch",

@@ -13,15 +13,15 @@ use std::{
 use super::{Rtsp, Server, rtsp::Item};
 
 /// From a real encoder, so that a server which parses parameter sets finds nothing odd.
-const SPS: [u8; 26] = [
+pub const SPS: [u8; 26] = [
     0x67, 0x4d, 0x40, 0x1f, 0xa6, 0x11, 0x02, 0x80, 0xbf, 0xe5, 0xc0, 0x44, 0x00, 0x00, 0x03, 0x00, 0x04,
     0x00, 0x00, 0x03, 0x00, 0xc8, 0x3c, 0x60, 0xc8, 0x46,
 ];
-const PPS: [u8; 5] = [0x68, 0xe8, 0x43, 0x32, 0xc8];
+pub const PPS: [u8; 5] = [0x68, 0xe8, 0x43, 0x32, 0xc8];
 
 /// Both counters wrap soon after the start: every test crosses them.
 pub const FIRST_SEQUENCE: u16 = 65_500;
-const FIRST_TIMESTAMP: u32 = u32::MAX - 90_000;
+pub const FIRST_TIMESTAMP: u32 = u32::MAX - 90_000;
 
 pub const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=test camera\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n\
     m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
@@ -53,6 +53,20 @@ pub struct Camera {
 pub struct Record(Arc<Shared>);
 
 impl Record {
+    /// Of a camera that has sent nothing yet.
+    pub fn empty() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Takes down a packet that is about to be sent; `begins_key`: a keyframe's access unit begins with it.
+    pub fn add(&self, rtp: &[u8], begins_key: bool) {
+        let mut sent = self.0.sent.lock().unwrap();
+        if begins_key {
+            self.0.keys.lock().unwrap().push(sent.len());
+        }
+        sent.push(digest(rtp));
+    }
+
     /// Of packets that were never sent: to test the tests with.
     pub fn of_digests(digests: Vec<u64>) -> Self {
         Self(Arc::new(Shared { sent: Mutex::new(digests), ..Shared::default() }))
@@ -166,13 +180,19 @@ pub fn announce(server: &Server, path: &str) -> Rtsp {
 
 /// The same on a connection of the caller; the answer is RECORD's.
 pub fn announce_on(client: &mut Rtsp, path: &str) -> super::rtsp::Response {
+    prepare_on(client, path);
+    let url = client.url(path);
+    client.request("RECORD", &url, &[("Range", "npt=0.000-")], "")
+}
+
+/// ANNOUNCE and SETUP alone.
+pub fn prepare_on(client: &mut Rtsp, path: &str) {
     let url = client.url(path);
     let answer = client.request("ANNOUNCE", &url, &[("Content-Type", "application/sdp")], SDP);
     assert_eq!(answer.status, 200, "ANNOUNCE {path}: {answer:?}");
     let answer =
         client.setup(&format!("{url}/streamid=0"), "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record");
     assert_eq!(answer.status, 200, "SETUP {path}: {answer:?}");
-    client.request("RECORD", &url, &[("Range", "npt=0.000-")], "")
 }
 
 /// What of a packet must arrive unchanged: all but the SSRC, which a server may choose.
@@ -186,7 +206,8 @@ pub fn digest(rtp: &[u8]) -> u64 {
     rtp[12..].chunks(8).fold(mix(rtp.len() as u64, word(&rtp[..8])), |hash, bytes| mix(hash, word(bytes)))
 }
 
-fn run(mut client: Rtsp, plan: CameraPlan, shared: &Shared) {
+fn run(mut client: Rtsp, plan: CameraPlan, shared: &Arc<Shared>) {
+    let record = Record(Arc::clone(shared));
     let start = Instant::now();
     let mut sequence = FIRST_SEQUENCE;
     for frame in 0.. {
@@ -207,7 +228,8 @@ fn run(mut client: Rtsp, plan: CameraPlan, shared: &Shared) {
             }
         }
         let timestamp = Camera::timestamp_of_frame(frame, plan.fps);
-        let payloads = frame_payloads(frame, plan);
+        let key = frame.is_multiple_of(plan.gop);
+        let payloads = frame_payloads(frame, key.then_some([&SPS, &PPS]), plan);
         let last = payloads.len() - 1;
         for (n, payload) in payloads.into_iter().enumerate() {
             let mut rtp = vec![0x80, 96 | if n == last { 0x80 } else { 0 }];
@@ -216,13 +238,7 @@ fn run(mut client: Rtsp, plan: CameraPlan, shared: &Shared) {
             rtp.extend_from_slice(&0xCA3E_4A00_u32.to_be_bytes());
             rtp.extend_from_slice(&payload);
             sequence = sequence.wrapping_add(1);
-            {
-                let mut sent = shared.sent.lock().unwrap();
-                if n == 0 && frame.is_multiple_of(plan.gop) {
-                    shared.keys.lock().unwrap().push(sent.len());
-                }
-                sent.push(digest(&rtp));
-            }
+            record.add(&rtp, n == 0 && frame.is_multiple_of(plan.gop));
             if !client.send_frame(0, &rtp) {
                 shared.closed.store(true, Ordering::SeqCst);
                 return;
@@ -232,9 +248,9 @@ fn run(mut client: Rtsp, plan: CameraPlan, shared: &Shared) {
     }
 }
 
-fn frame_payloads(frame: u32, plan: CameraPlan) -> Vec<Vec<u8>> {
-    let key = frame.is_multiple_of(plan.gop);
-    let (nal_header, size) = if key { (0x65, plan.key_bytes) } else { (0x41, plan.frame_bytes) };
+/// The RTP payloads of a picture; with parameter sets, it is a keyframe. `frame` makes it like no other.
+pub fn frame_payloads(frame: u32, sets: Option<[&[u8]; 2]>, plan: CameraPlan) -> Vec<Vec<u8>> {
+    let (nal_header, size) = if sets.is_some() { (0x65, plan.key_bytes) } else { (0x41, plan.frame_bytes) };
     let mut noise = (u64::from(frame) << 32) | 0x9E37_79B9;
     let mut body: Vec<u8> = (0..size)
         .map(|_| {
@@ -245,7 +261,7 @@ fn frame_payloads(frame: u32, plan: CameraPlan) -> Vec<Vec<u8>> {
         })
         .collect();
     body[0] |= 0x80; // first_mb_in_slice = 0: one slice, one picture
-    let mut payloads = if key { vec![SPS.to_vec(), PPS.to_vec()] } else { Vec::new() };
+    let mut payloads: Vec<_> = sets.into_iter().flatten().map(<[u8]>::to_vec).collect();
     let pieces = body.chunks(1_200).count();
     for (n, piece) in body.chunks(1_200).enumerate() {
         let start = if n == 0 { 0x80 } else { 0 };

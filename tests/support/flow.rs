@@ -30,7 +30,7 @@ impl Flow {
         Self::of_record(camera.record())
     }
 
-    fn of_record(record: Record) -> Self {
+    pub fn of_record(record: Record) -> Self {
         Self { record, packets: 0, first: None, next: 0, holes: Vec::new() }
     }
 
@@ -87,8 +87,12 @@ impl Watcher {
         Self::on(Rtsp::play_tcp(server, path), camera)
     }
 
-    pub fn on(mut client: Rtsp, camera: &Camera) -> Self {
-        let mut flow = Flow::of(camera);
+    pub fn on(client: Rtsp, camera: &Camera) -> Self {
+        Self::on_record(client, camera.record())
+    }
+
+    pub fn on_record(mut client: Rtsp, record: Record) -> Self {
+        let mut flow = Flow::of_record(record);
         let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let thread = thread::spawn({
             let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));

@@ -56,6 +56,19 @@ pub fn h264_long_gop() -> &'static Clip {
     })
 }
 
+/// The video of [`h264_aac`] over and over again, for two minutes.
+pub fn h264_two_minutes() -> &'static PathBuf {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let file = scratch_dir("media").join("h264_two_minutes.mp4");
+        let from = ["-stream_loop", "11", "-i", h264_aac().file.to_str().unwrap()];
+        tools::ffmpeg(&[&from[..], &["-c", "copy", "-an", file.to_str().unwrap()]].concat())
+            .ended()
+            .assert_success();
+        file
+    })
+}
+
 fn make(name: &str, codec: &'static str, seconds: &str, encode: &[&str]) -> Clip {
     let dir = scratch_dir("media");
     let file = dir.join(name);

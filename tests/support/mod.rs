@@ -2,13 +2,17 @@
 
 pub mod camera;
 pub mod flow;
+pub mod gst;
 pub mod http;
 pub mod media;
+pub mod mock;
 pub mod rtsp;
+pub mod scenario;
 pub mod server;
 pub mod tls;
 pub mod tools;
 pub mod transcript;
+pub mod wire;
 
 use std::{
     net::UdpSocket,
@@ -20,6 +24,7 @@ use std::{
 
 pub use camera::{Camera, CameraPlan};
 pub use flow::Flow;
+pub use mock::Mock;
 pub use rtsp::Rtsp;
 pub use server::Server;
 

@@ -42,6 +42,9 @@ pub struct Server {
 /// Switches on what [`Server::with_api`] has.
 pub const API: &str = "api: yes\nmetrics: yes\n";
 
+/// In `paths`, this becomes the server's own RTSP port.
+pub const OWN_PORT: &str = "localhost:8554";
+
 struct Ports {
     port: u16,
     rtp_port: u16,
@@ -57,9 +60,10 @@ impl Ports {
         format!(
             "logLevel: info\n{transports}rtspAddress: 127.0.0.1:{port}\nrtspsAddress: 127.0.0.1:{}\nrtpAddress: 127.0.0.1:{rtp_port}\n\
              rtcpAddress: 127.0.0.1:{}\napiAddress: 127.0.0.1:{api_port}\nmetricsAddress: 127.0.0.1:{metrics_port}\n\
-             rtmp: no\nhls: no\nwebrtc: no\nsrt: no\nmoq: no\n{globals}paths:\n{paths}",
+             rtmp: no\nhls: no\nwebrtc: no\nsrt: no\nmoq: no\n{globals}paths:\n{}",
             tls_port(*port),
-            rtp_port + 1
+            rtp_port + 1,
+            paths.replace(OWN_PORT, &format!("localhost:{port}"))
         )
     }
 }
@@ -244,6 +248,17 @@ impl Server {
 
     pub fn threads(&self) -> usize {
         fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().count()
+    }
+
+    /// Processes that it started and that are not reaped: their ids and command lines, which zombies have none of.
+    pub fn children(&self) -> Vec<(u32, String)> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().flatten();
+        let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let ids: Vec<u32> = lists
+            .flat_map(|list| list.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        let command = |id| fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        ids.into_iter().map(|id| (id, command(id).replace('\0', " "))).collect()
     }
 
     /// User and system time so far.

@@ -71,6 +71,21 @@ impl Tool {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// What it has written by now.
+    pub fn stdout_so_far(&self) -> String {
+        fs::read_to_string(self.dir.join("stdout")).unwrap_or_default()
+    }
+
+    pub fn stderr_so_far(&self) -> String {
+        fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
     /// Stops it where it stands (SIGSTOP), its sockets open.
     pub fn freeze(&self) {
         let pid = self.child.id().to_string();

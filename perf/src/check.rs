@@ -63,6 +63,8 @@ pub struct Checker {
     pub first_ns: u64,
     pub key_ns: u64,
     pub live_ns: u64,
+    /// when the first whole keyframe was sent
+    pub key_sent_ns: u64,
 }
 
 impl Checker {
@@ -82,6 +84,7 @@ impl Checker {
             first_ns: 0,
             key_ns: 0,
             live_ns: 0,
+            key_sent_ns: 0,
         }
     }
 
@@ -174,6 +177,7 @@ impl Checker {
             self.c.frames += 1;
             if key && self.key_ns == 0 {
                 self.key_ns = now;
+                self.key_sent_ns = s.sent_ns;
             }
         } else if !self.partial {
             self.c.broken_frames += 1;

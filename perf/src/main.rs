@@ -11,6 +11,7 @@ mod json;
 mod load;
 mod make_clip;
 mod probe;
+mod pulls;
 mod report;
 mod rtsp;
 mod sessions;
@@ -52,6 +53,8 @@ enum Cmd {
     Api(api::Api),
     /// Streams with and without somebody who polls the API, in turn: relay latency of both
     ApiAb(api::ApiAb),
+    /// Be the cameras that a server pulls, good and dead ones
+    Pulls(pulls::Pulls),
     /// The bare loop itself (started by `perf floor`)
     FloorServer {
         #[arg(long)]
@@ -205,6 +208,7 @@ fn run(cmd: Cmd) -> Result<(), String> {
         Cmd::Join(c) => c.run(),
         Cmd::Api(c) => c.run(),
         Cmd::ApiAb(c) => c.run(),
+        Cmd::Pulls(c) => c.run(),
         Cmd::FloorServer { port, mode, pin } => {
             load::pin(pin)?;
             floor::serve(port, mode).map_err(|e| e.to_string())

@@ -25,6 +25,8 @@ pub struct Cpu {
 
 pub struct Server {
     pub pid: i32,
+    /// its output, if we have started it
+    pub log: std::path::PathBuf,
     child: Option<Child>,
     softirqd: Option<i32>,
 }
@@ -74,14 +76,14 @@ impl Server {
         c.stdin(Stdio::null()).stdout(file).stderr(err);
         sys::prepare_child(&mut c, cpu);
         let child = c.spawn().map_err(|e| format!("{}: {e}", c.get_program().to_string_lossy()))?;
-        let mut s = Self { pid: child.id() as i32, child: Some(child), softirqd: None };
+        let mut s = Self { pid: child.id() as i32, log, child: Some(child), softirqd: None };
         s.find_softirqd();
         Ok(s)
     }
 
     pub fn attach(pid: i32) -> Result<Self, String> {
         sys::process_cpu_ns(pid).map_err(|e| format!("process {pid}: {e}"))?;
-        let mut s = Self { pid, child: None, softirqd: None };
+        let mut s = Self { pid, log: Default::default(), child: None, softirqd: None };
         s.find_softirqd();
         Ok(s)
     }

@@ -51,6 +51,8 @@ pub fn next_item(buf: &[u8]) -> Result<Option<(Item<'_>, usize)>, String> {
 pub enum Role {
     Publish,
     Read,
+    /// We are the camera: the server under test has connected to us.
+    Serve,
 }
 
 /// How the media goes: interleaved, or the client's two UDP ports.

@@ -89,18 +89,18 @@ pub struct Join {
 
 /// What the server holds.
 #[derive(Clone, Copy)]
-struct Holdings {
-    fds: usize,
-    threads: usize,
-    memory: Memory,
+pub struct Holdings {
+    pub fds: usize,
+    pub threads: usize,
+    pub memory: Memory,
 }
 
 impl Holdings {
-    fn of(s: &Server) -> Self {
+    pub fn of(s: &Server) -> Self {
         Self { fds: s.fds(), threads: s.threads(), memory: s.memory() }
     }
 
-    fn json(&self) -> Json {
+    pub fn json(&self) -> Json {
         Json::map([
             ("fds", self.fds.into()),
             ("threads", self.threads.into()),
@@ -109,7 +109,7 @@ impl Holdings {
         ])
     }
 
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         let m = self.memory;
         format!("{} fds, {} threads, PSS {} KiB, RSS {} KiB", self.fds, self.threads, m.pss_kb, m.rss_kb)
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::serve::Manner;
 use super::{Engine, Id, Options, Transport};
 use crate::check::Checker;
 use crate::clip::Clip;
@@ -23,6 +24,8 @@ pub const HELLO_MORE: usize = 5;
 pub enum State {
     Connecting,
     Opening,
+    /// the server under test has connected and does not play yet
+    Served,
     Live,
     Leaving,
 }
@@ -48,6 +51,8 @@ pub struct Conn {
     /// the beginning of an item whose end has not come
     pub carry: Vec<u8>,
     hello: Option<[u8; HELLO]>,
+    /// as a camera
+    pub manner: Manner,
     /// connect called / PLAY or RECORD sent / answered
     pub open_ns: u64,
     pub start_ns: u64,
@@ -89,22 +94,31 @@ impl Conn {
         let hello = w.o.floor_hellos.map(|count| hello(w.role, count, port, w.stream));
         let url = format!("{}{}", w.o.url, w.stream);
         let sdp = if w.role == Role::Publish { sdp(&w.clip.sps, &w.clip.pps) } else { String::new() };
-        Ok(Self {
+        let rtsp = Client::new(w.role, port.map_or(Via::Tcp, Via::Udp), url, sdp);
+        let check = Checker::new(w.stream, w.clip.frame_ns());
+        let mut c = Self::plain(tcp, id, w.role, rtsp, check);
+        (c.stream, c.udp, c.hello, c.open_ns) = (w.stream, udp, hello, open_ns);
+        Ok(c)
+    }
+
+    pub(super) fn plain(tcp: TcpStream, id: Id, role: Role, rtsp: Client, check: Checker) -> Self {
+        Self {
             id,
-            role: w.role,
-            stream: w.stream,
+            role,
+            stream: 0,
             state: State::Connecting,
             tcp,
-            udp,
-            rtsp: Client::new(w.role, port.map_or(Via::Tcp, Via::Udp), url, sdp),
-            check: Checker::new(w.stream, w.clip.frame_ns()),
+            udp: None,
+            rtsp,
+            check,
             out: Vec::new(),
             carry: Vec::new(),
-            hello,
-            open_ns,
+            hello: None,
+            manner: Manner::Serve,
+            open_ns: 0,
             start_ns: 0,
             ready_ns: 0,
-        })
+        }
     }
 
     /// The connect has ended: sends the first request.
@@ -122,7 +136,7 @@ impl Conn {
         self.send(&first)
     }
 
-    fn send(&mut self, b: &[u8]) -> Result<(), String> {
+    pub(super) fn send(&mut self, b: &[u8]) -> Result<(), String> {
         self.out.extend_from_slice(b);
         self.flush()
     }

@@ -3,6 +3,7 @@
 
 pub mod conn;
 mod publish;
+pub mod serve;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -18,6 +19,7 @@ use crate::clip::{Clip, Cursor};
 use crate::rtsp::{Item, Role, next_item};
 use crate::sys::{self, Epoll, RecvBatch, mono_ns};
 use conn::{Conn, Opening, State};
+use serve::Door;
 
 const BUF: usize = 1 << 20;
 const TICK: u64 = 4_000_000;
@@ -76,6 +78,12 @@ pub struct Engine {
     pub in_flight: usize,
     pub live_publishers: usize,
     pub live_readers: usize,
+    /// cameras that are being pulled
+    pub live_served: usize,
+    /// where the server under test finds cameras
+    pub doors: Vec<Door>,
+    /// cameras send nothing while it is set
+    pub hushed: bool,
     streams: BTreeMap<u32, Stream>,
     due: BinaryHeap<Reverse<(u64, u32)>>,
     next_alive: u64,
@@ -123,6 +131,9 @@ impl Engine {
             in_flight: 0,
             live_publishers: 0,
             live_readers: 0,
+            live_served: 0,
+            doors: Vec::new(),
+            hushed: false,
             streams: BTreeMap::new(),
             due: BinaryHeap::new(),
             next_alive: mono_ns() + KEEP_ALIVE,
@@ -220,6 +231,7 @@ impl Engine {
             let Some((role, stream)) = self.queue.pop_front() else { break };
             self.open(role, stream);
         }
+        let wait = wait.min(self.open_doors(mono_ns()));
         let mut now = self.publish_due(mono_ns());
         if now >= self.next_alive {
             self.keep_alive(now);
@@ -261,16 +273,22 @@ impl Engine {
             State::Live => match c.role {
                 Role::Publish => self.live_publishers -= 1,
                 Role::Read => self.live_readers -= 1,
+                Role::Serve => self.live_served -= 1,
             },
-            State::Leaving => {}
+            State::Served | State::Leaving => {}
         }
-        if c.role == Role::Publish {
-            self.streams.remove(&c.stream);
-        }
+        self.end_stream(&c);
         if !(self.leaving || c.state == State::Leaving) {
             self.error(c.role, why);
         }
         self.gone.add(&c.check.c);
+    }
+
+    /// Its pictures end, if it sends any. (Another session may send that stream by now.)
+    fn end_stream(&mut self, c: &Conn) {
+        if self.streams.get(&c.stream).is_some_and(|s| s.conn == c.id) {
+            self.streams.remove(&c.stream);
+        }
     }
 
     fn on_tcp(&mut self, c: &mut Conn, bits: u32) -> Result<Option<u64>, String> {
@@ -335,6 +353,7 @@ impl Engine {
                         c.check.packet(packet, now, &mut self.latency);
                     }
                 }
+                Item::Message(m) if c.role == Role::Serve => self.serve(c, &m, now)?,
                 Item::Message(m) => {
                     if c.on_message(&m)? {
                         self.ready(c, now);
@@ -379,17 +398,22 @@ impl Engine {
             Role::Read => self.live_readers += 1,
             Role::Publish => {
                 self.live_publishers += 1;
-                let s = Stream {
-                    conn: c.id,
-                    cursor: Cursor::new(c.stream, self.o.streams, self.clip.gop),
-                    base: 0,
-                    n: 0,
-                };
-                self.streams.insert(c.stream, s);
-                if self.auto_start {
-                    self.start_stream(c.stream, now);
-                }
+                self.begin_stream(c, now);
             }
+            Role::Serve => {}
+        }
+    }
+
+    fn begin_stream(&mut self, c: &Conn, now: u64) {
+        let s = Stream {
+            conn: c.id,
+            cursor: Cursor::new(c.stream, self.o.streams, self.clip.gop),
+            base: 0,
+            n: 0,
+        };
+        self.streams.insert(c.stream, s);
+        if self.auto_start {
+            self.start_stream(c.stream, now);
         }
     }
 
@@ -400,13 +424,12 @@ impl Engine {
             match c.role {
                 Role::Publish => self.live_publishers -= 1,
                 Role::Read => self.live_readers -= 1,
+                Role::Serve => self.live_served -= 1,
             }
         } else if c.state != State::Leaving {
             self.in_flight -= 1;
         }
-        if c.role == Role::Publish {
-            self.streams.remove(&c.stream);
-        }
+        self.end_stream(&c);
         c.state = State::Leaving;
         if self.o.floor_hellos.is_some() || c.leave().is_err() {
             self.gone.add(&c.check.c);
@@ -438,6 +461,7 @@ impl Engine {
         for id in 0..self.conns.len() {
             if let Some(c) = &mut self.conns[id]
                 && c.state == State::Live
+                && c.role != Role::Serve
                 && c.keep_alive().is_err()
                 && let Some(c) = self.conns[id].take()
             {

@@ -53,6 +53,10 @@ impl Engine {
             self.late.saturating_record(((now - due) / 1000).max(1));
             s.n += 1;
             self.due.push(Reverse((due_at(s.base, s.n, 1e9 / self.clip.fps, self.o.phase), stream)));
+            if self.hushed {
+                self.streams.insert(stream, s);
+                continue;
+            }
             let Some(mut c) = self.conns.get_mut(s.conn).and_then(Option::take) else { continue };
             let id = s.conn;
             let r = self.send_frame(&mut c, &mut s, now);

@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use corecast_media::codec::aac::AudioSpecificConfig;
-use corecast_media::codec::{h264, h265, opus};
-use corecast_media::{ClockRate, Codec};
+use corecast_media::codec::{av1, h264, h265, opus, vp9};
+use corecast_media::{ClockRate, Codec, Kind, Track};
 
+use crate::rtp::payload::units::{Depacketizer, UNIT_BYTES_MAX, Unit};
 use crate::rtp::reorder::Reorder;
 use crate::rtp::sequence::Receiver;
 use crate::rtp::timeline::Timeline;
@@ -356,6 +357,65 @@ impl NalReader {
     }
 }
 
+/// The first byte chooses the codec; then packets: flags, length, payload. Units are well-formed and bounded.
+pub fn units(input: &[u8]) {
+    const AAC: &str = "config=1210;sizelength=13;indexlength=3;indexdeltalength=3";
+    let Some((&codec, mut rest)) = input.split_first() else { return };
+    let (codec, fmtp) = [
+        (Codec::H264, ""),
+        (Codec::H265, ""),
+        (Codec::H265, "sprop-max-don-diff=1"),
+        (Codec::Av1, ""),
+        (Codec::Vp9, ""),
+        (Codec::Mpeg4Audio, AAC),
+        (Codec::Mpeg4AudioLatm, "cpresent=0;config=400024203fc0"),
+        (Codec::Ac3, ""),
+        (Codec::Opus, ""),
+    ][usize::from(codec) % 9];
+    let track = Track {
+        kind: Kind::Video,
+        codec,
+        payload_type: 96,
+        clock_rate: 90_000,
+        channels: None,
+        encoding: String::new(),
+        fmtp: fmtp.to_owned(),
+        control: String::new(),
+    };
+    let mut depacketizer = Depacketizer::new(&track).expect("a codec with units");
+    let (mut sequence, mut timestamp, mut bytes_in) = (0u16, 0u32, 0);
+    let mut emit = |unit: Unit<'_>| {
+        assert!(!unit.data.is_empty() && unit.data.len() <= UNIT_BYTES_MAX);
+        let mut left = unit.data;
+        while matches!(codec, Codec::H264 | Codec::H265) && !left.is_empty() {
+            let (length, after) = left.split_first_chunk().expect("a length");
+            let length = u32::from_be_bytes(*length) as usize;
+            assert!(length > 0);
+            left = &after[length..];
+        }
+        while codec == Codec::Av1 && !left.is_empty() {
+            let head = if left[0] & 4 != 0 { 2 } else { 1 };
+            let size = (0..4).fold(0, |size, n| size | usize::from(left[head + n] & 0x7f) << (7 * n));
+            left = &left[head + 4 + size..];
+        }
+    };
+    while let Some((&[flags, length], after)) = rest.split_first_chunk() {
+        let (payload, after) = after.split_at(usize::from(length).min(after.len()));
+        rest = after;
+        bytes_in += payload.len();
+        sequence = sequence.wrapping_add(if flags & 0x20 != 0 { 2 } else { 1 });
+        timestamp = timestamp.wrapping_add(u32::from(flags & 0x1f) * 3000);
+        let marker = flags & 0x80 != 0;
+        let ssrc = u32::from(flags & 0x40);
+        let header = header::Header { marker, payload_type: 96, sequence, timestamp, ssrc, payload: 0..0 };
+        depacketizer.push(&header, payload, &mut emit);
+    }
+    depacketizer.flush(&mut emit);
+    if let Some(sets) = depacketizer.parameter_sets() {
+        assert!(sets.sps.len() + sets.vps.len() + sets.pps.iter().map(Vec::len).sum::<usize>() <= bytes_in);
+    }
+}
+
 /// All bitstream headers.
 pub fn sps(input: &[u8]) {
     if let Some(sps) = h264::Sps::parse(input) {
@@ -365,6 +425,8 @@ pub fn sps(input: &[u8]) {
         let _ = (sps.profile(), sps.level());
     }
     let _ = AudioSpecificConfig::parse(input);
+    let _ = av1::SequenceHeader::parse(input);
+    let _ = vp9::KeyFrame::parse(input).map(|key| key.level());
     let _ = opus::packet_duration(input);
 }
 
@@ -411,7 +473,7 @@ mod tests {
     }
 
     #[expect(clippy::type_complexity, reason = "a table of names and functions")]
-    const TARGETS: [(&str, fn(&[u8])); 13] = [
+    const TARGETS: [(&str, fn(&[u8])); 14] = [
         ("rtsp_request", rtsp_request),
         ("rtsp_response", rtsp_response),
         ("rtsp_client", rtsp_client),
@@ -425,6 +487,7 @@ mod tests {
         ("payload", payload),
         ("refragment", refragment),
         ("sps", sps),
+        ("units", units),
     ];
 
     #[test]

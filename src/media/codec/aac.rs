@@ -41,12 +41,15 @@ impl AudioSpecificConfig {
 
     /// Parses the hexadecimal digits of the `config` format parameter (RFC 3640 §4.1).
     pub fn from_hex(digits: &str) -> Option<Self> {
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let pairs = digits.as_bytes().chunks_exact(2).take(64);
-        let bytes: Option<Vec<u8>> =
-            pairs.map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()).collect();
-        Self::parse(&bytes?)
+        Self::parse(&config_bytes(digits)?)
     }
+}
+
+/// The bytes of a `config` format parameter; at most 64 of them. `None` if there are other characters in it.
+pub fn config_bytes(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pairs = digits.as_bytes().chunks_exact(2).take(64);
+    pairs.map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,11 @@ pub struct Sps {
     pub profile_idc: u8,
     /// Ten times the level.
     pub level_idc: u8,
+    /// 0 monochrome, 1 4:2:0, 2 4:2:2, 3 4:4:4.
+    pub chroma_format_idc: u8,
+    /// In bits.
+    pub bit_depth_luma: u8,
+    pub bit_depth_chroma: u8,
     /// How many pictures may precede another one in decoding order and follow it in output order: 0 means no
     /// B-frames. `None` if the SPS does not bound it.
     pub max_num_reorder: Option<u32>,
@@ -30,7 +35,7 @@ impl Sps {
         r.skip(8)?; // constraint flags
         let level_idc = r.bits(8)? as u8;
         r.ue()?; // seq_parameter_set_id
-        let chroma_format_idc = if has_chroma_fields(profile_idc) { chroma_fields(r)? } else { 1 };
+        let chroma = if has_chroma_fields(profile_idc) { Chroma::read(r)? } else { Chroma::default() };
         r.ue()?; // log2_max_frame_num_minus4
         let pic_order_cnt_type = r.ue()?;
         if pic_order_cnt_type == 0 {
@@ -55,7 +60,7 @@ impl Sps {
         if r.flag()? {
             let (left, right, top, bottom) = (r.ue()?, r.ue()?, r.ue()?, r.ue()?);
             // §7.4.2.1.1: CropUnitX and CropUnitY
-            let (unit_x, unit_y) = match chroma_format_idc {
+            let (unit_x, unit_y) = match chroma.array_type {
                 1 => (2, 2 * fields),
                 2 => (2, fields),
                 _ => (1, fields),
@@ -67,7 +72,16 @@ impl Sps {
         let stated = if r.flag() == Some(true) { vui_max_num_reorder(r) } else { None };
         // Baseline has no B slices (§A.2.1); order type 2 forbids reordering (§7.4.2.1.1).
         let implied = (profile_idc == 66 || pic_order_cnt_type == 2).then_some(0);
-        Some(Self { width, height, profile_idc, level_idc, max_num_reorder: stated.or(implied) })
+        Some(Self {
+            width,
+            height,
+            profile_idc,
+            level_idc,
+            chroma_format_idc: chroma.format_idc,
+            bit_depth_luma: chroma.bit_depth_luma,
+            bit_depth_chroma: chroma.bit_depth_chroma,
+            max_num_reorder: stated.or(implied),
+        })
     }
 
     /// Profile as the API names it; the number if it has no name.
@@ -102,20 +116,37 @@ fn has_chroma_fields(profile_idc: u8) -> bool {
     matches!(profile_idc, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135)
 }
 
-fn chroma_fields(r: &mut BitReader) -> Option<u32> {
-    let chroma_format_idc = bounded(r.ue()?, 3)?;
-    let separate_planes = chroma_format_idc == 3 && r.flag()?;
-    r.skip_codes(2)?; // bit depths
-    r.skip(1)?; // qpprime_y_zero_transform_bypass_flag
-    if r.flag()? {
-        for index in 0..if chroma_format_idc == 3 { 12 } else { 8 } {
-            if r.flag()? {
-                scaling_list(r, if index < 6 { 16 } else { 64 })?;
+struct Chroma {
+    format_idc: u8,
+    bit_depth_luma: u8,
+    bit_depth_chroma: u8,
+    /// ChromaArrayType of §7.4.2.1.1: 0 with separate planes.
+    array_type: u8,
+}
+
+impl Default for Chroma {
+    fn default() -> Self {
+        Self { format_idc: 1, bit_depth_luma: 8, bit_depth_chroma: 8, array_type: 1 }
+    }
+}
+
+impl Chroma {
+    fn read(r: &mut BitReader) -> Option<Self> {
+        let format_idc = bounded(r.ue()?, 3)? as u8;
+        let separate_planes = format_idc == 3 && r.flag()?;
+        let (bit_depth_luma, bit_depth_chroma) =
+            (8 + bounded(r.ue()?, 6)? as u8, 8 + bounded(r.ue()?, 6)? as u8);
+        r.skip(1)?; // qpprime_y_zero_transform_bypass_flag
+        if r.flag()? {
+            for index in 0..if format_idc == 3 { 12 } else { 8 } {
+                if r.flag()? {
+                    scaling_list(r, if index < 6 { 16 } else { 64 })?;
+                }
             }
         }
+        let array_type = if separate_planes { 0 } else { format_idc };
+        Some(Self { format_idc, bit_depth_luma, bit_depth_chroma, array_type })
     }
-    // §7.4.2.1.1: with separate planes, ChromaArrayType is 0
-    Some(if separate_planes { 0 } else { chroma_format_idc })
 }
 
 /// §7.3.2.1.1.1; only its length matters here.

@@ -13,6 +13,17 @@ pub struct Sps {
     pub profile_idc: u8,
     /// Thirty times the level.
     pub level_idc: u8,
+    /// The first twelve bytes of `profile_tier_level` (§7.3.3): profile space, tier, profile, compatibility and
+    /// constraint flags, level.
+    pub general: [u8; 12],
+    /// Temporal sub-layers, 1 to 7.
+    pub sub_layers: u8,
+    pub temporal_id_nesting: bool,
+    /// 0 monochrome, 1 4:2:0, 2 4:2:2, 3 4:4:4.
+    pub chroma_format_idc: u8,
+    /// In bits.
+    pub bit_depth_luma: u8,
+    pub bit_depth_chroma: u8,
     /// How many pictures may precede another one in decoding order and follow it in output order: 0 means no
     /// reordered B-frames.
     pub max_num_reorder: u32,
@@ -29,10 +40,11 @@ impl Sps {
         let r = &mut BitReader::rbsp(payload);
         r.skip(4)?; // sps_video_parameter_set_id
         let sub_layers_minus1 = r.bits(3)?;
-        r.skip(1)?; // sps_temporal_id_nesting_flag
-        let (profile_idc, level_idc) = profile_tier_level(r, sub_layers_minus1)?;
+        let temporal_id_nesting = r.flag()?;
+        let general = profile_tier_level(r, sub_layers_minus1)?;
+        let (profile_idc, level_idc) = (general[0] & 0x1f, general[11]);
         r.ue()?; // sps_seq_parameter_set_id
-        let chroma_format_idc = r.ue()?;
+        let chroma_format_idc = u8::try_from(r.ue()?).ok().filter(|format| *format <= 3)?;
         if chroma_format_idc == 3 {
             r.skip(1)?; // separate_colour_plane_flag
         }
@@ -51,7 +63,9 @@ impl Sps {
             width = width.checked_sub(left.checked_add(right)?.checked_mul(unit_x)?)?;
             height = height.checked_sub(top.checked_add(bottom)?.checked_mul(unit_y)?)?;
         }
-        r.skip_codes(3)?; // bit depths, log2_max_pic_order_cnt_lsb_minus4
+        let mut depth = || u8::try_from(r.ue()?).ok().filter(|depth| *depth <= 8).map(|depth| depth + 8);
+        let (bit_depth_luma, bit_depth_chroma) = (depth()?, depth()?);
+        r.ue()?; // log2_max_pic_order_cnt_lsb_minus4
         let all_layers = r.flag()?;
         let mut max_num_reorder = 0;
         for _ in if all_layers { 0 } else { sub_layers_minus1 }..=sub_layers_minus1 {
@@ -59,7 +73,19 @@ impl Sps {
             max_num_reorder = r.ue()?; // of the highest sub-layer in the end
             r.ue()?; // sps_max_latency_increase_plus1
         }
-        Some(Self { width, height, profile_idc, level_idc, max_num_reorder })
+        Some(Self {
+            width,
+            height,
+            profile_idc,
+            level_idc,
+            general,
+            sub_layers: sub_layers_minus1 as u8 + 1,
+            temporal_id_nesting,
+            chroma_format_idc,
+            bit_depth_luma,
+            bit_depth_chroma,
+            max_num_reorder,
+        })
     }
 
     /// Profile as the API names it (annex A and G to I); the number if it has no name.
@@ -89,12 +115,12 @@ impl Sps {
     }
 }
 
-/// §7.3.3; gives `general_profile_idc` and `general_level_idc`.
-fn profile_tier_level(r: &mut BitReader, sub_layers_minus1: u32) -> Option<(u8, u8)> {
-    r.skip(3)?; // profile space, tier
-    let profile_idc = r.bits(5)? as u8;
-    r.skip(32 + 48)?; // compatibility flags, constraint flags
-    let level_idc = r.bits(8)? as u8;
+/// §7.3.3; gives the general part.
+fn profile_tier_level(r: &mut BitReader, sub_layers_minus1: u32) -> Option<[u8; 12]> {
+    let mut general = [0; 12];
+    for byte in &mut general {
+        *byte = r.bits(8)? as u8;
+    }
     let mut present = [(false, false); 7];
     for layer in present.iter_mut().take(sub_layers_minus1 as usize) {
         *layer = (r.flag()?, r.flag()?);
@@ -105,7 +131,7 @@ fn profile_tier_level(r: &mut BitReader, sub_layers_minus1: u32) -> Option<(u8, 
     for (profile, level) in present {
         r.skip(if profile { 88 } else { 0 } + if level { 8 } else { 0 })?;
     }
-    Some((profile_idc, level_idc))
+    Some(general)
 }
 
 #[cfg(test)]

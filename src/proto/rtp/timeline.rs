@@ -67,8 +67,8 @@ impl Timeline {
         }
     }
 
-    /// Takes a sender report of the source that arrived at `arrival` (time since the Unix epoch). One with NTP time 0 comes from a source without a clock (RFC 3550
-    /// §6.4.1) and is left aside.
+    /// Takes a sender report of the source that arrived at `arrival` (time since the Unix epoch). One with NTP time 0
+    /// comes from a source without a clock (RFC 3550 §6.4.1) and is left aside.
     pub fn on_sender_report(&mut self, report: &SenderReport, arrival: Duration) {
         if report.ntp.0 >> 32 != 0 {
             // Before the first packet the report itself is the reference for unwrapping.

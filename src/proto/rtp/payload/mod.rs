@@ -5,6 +5,7 @@ pub mod h264;
 pub mod h265;
 pub mod mpeg4_video;
 pub mod refragment;
+pub mod units;
 pub mod vp8;
 pub mod vp9;
 

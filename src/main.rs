@@ -7,14 +7,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use corecast::{
     control::{
+        check_hls,
         config::{self, Loaded, store::View},
         plane::ControlPlane,
-        rtsps::Rtsps,
+        shard_tls::ShardTls,
     },
     observe::log,
     shard::{boot, media_io::limits, mesh, tls::trust::TlsClients},
@@ -29,8 +31,10 @@ use tracing::{error, info, warn};
 
 /// A camera relay: RTSP in, RTSP out, one core per camera.
 #[derive(Debug, Parser)]
-#[command(name = "corecast", version, about)]
+#[command(name = "corecast", version, about, args_conflicts_with_subcommands = true)]
 struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Configuration file, in MediaMTX's format. Without it, corecast.yml, mediamtx.yml and the usual places under
     /// /etc are looked at.
     config: Option<PathBuf>,
@@ -42,12 +46,28 @@ struct Flags {
     demo: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watches a live HLS presentation, of any server, and says what is against rfc8216bis: 0 when nothing that it must
+    /// keep is broken, 1 when something is.
+    CheckHls {
+        /// A multivariant playlist, or a media playlist.
+        url: String,
+        /// How long, seconds.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
 /// Exit codes: 1 for a configuration that cannot run, 2 for a machine that refuses what it needs.
 const EXIT_CONFIG: u8 = 1;
 const EXIT_START: u8 = 2;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    if let Some(Command::CheckHls { url, seconds }) = &flags.command {
+        return check_hls(url, Duration::from_secs(*seconds));
+    }
     let mut env = config::process_env();
     if flags.demo {
         env.push(("MTX_PATHS_DEMO_SOURCE".to_owned(), "demo".to_owned()));
@@ -89,6 +109,19 @@ fn main() -> ExitCode {
     }
 }
 
+fn check_hls(url: &str, time: Duration) -> ExitCode {
+    match check_hls::run(url, time) {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::from(u8::from(report.has_errors()))
+        }
+        Err(reason) => {
+            eprintln!("ERR: {reason}");
+            ExitCode::from(EXIT_START)
+        }
+    }
+}
+
 /// The machine, as MediaMTX calls it.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -111,9 +144,10 @@ fn run(loaded: Loaded, log: log::Handle) -> Result<(), Box<dyn std::error::Error
     let mut meshes = mesh::mesh(settings.engine.cores.len() + 1)?;
     let control_mesh = meshes.pop().ok_or("no node for the control thread")?;
     let gauges: Vec<_> = meshes.iter().map(|_| Arc::new(ShardGauges::default())).collect();
-    let rtsps = Rtsps::load(&view.control)?;
-    let shards = boot::start(&settings, meshes, &gauges, rtsps.config(), &Arc::new(TlsClients::load()))?;
-    let control = ControlPlane::start(view, source, control_mesh, gauges, log, rtsps)?;
+    let shard_tls = ShardTls::load(&view.control)?;
+    let shards =
+        boot::start(&settings, meshes, &gauges, &shard_tls.configs(), &Arc::new(TlsClients::load()))?;
+    let control = ControlPlane::start(view, source, control_mesh, gauges, log, shard_tls)?;
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;

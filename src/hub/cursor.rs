@@ -71,7 +71,7 @@ impl Cursor {
             self.place = Place::At(key.or(live)?);
         }
         let Place::At(start) = self.place else { return None };
-        (start < stream.flushed()).then(|| start..stream.flushed().min(start + bytes_max))
+        (start < stream.flushed()).then(|| start..stream.flushed().min(start.saturating_add(bytes_max)))
     }
 
     /// Everything before `position` is sent.

@@ -50,6 +50,31 @@ pub struct ShardGauges {
     pub pull_phases: [Histogram; PullPhase::ALL.len()],
     /// Pulls that failed in each phase.
     pub pull_failures: [Counter; PullPhase::ALL.len()],
+    pub hls: WebGauges,
+}
+
+/// Of one of a shard's HTTP servers.
+#[derive(Debug, Default)]
+pub struct WebGauges {
+    pub connections: Counter,
+    /// Answers by the first digit of their status, from 1 to 5.
+    answers: [Counter; 5],
+}
+
+impl WebGauges {
+    /// For the one writer.
+    pub fn count_answer(&self, status: u16) {
+        if let Some(counter) =
+            usize::from(status / 100).checked_sub(1).and_then(|class| self.answers.get(class))
+        {
+            counter.add(1);
+        }
+    }
+
+    /// Answers given, by the first digit of their status, from 1 to 5.
+    pub fn answers(&self) -> [u64; 5] {
+        std::array::from_fn(|class| self.answers[class].get())
+    }
 }
 
 /// What a pull goes through, in this order.

@@ -67,6 +67,25 @@ pub struct SessionTraffic {
     pub outbound_rtcp_packets: Counter,
 }
 
+/// What an HLS muxer made and gave out.
+#[derive(Debug, Default)]
+pub struct HlsMuxerTraffic {
+    /// Bytes of answers to all viewers together.
+    pub outbound_bytes: Counter,
+    /// Access units that were left out: damaged, or of no use without others.
+    pub outbound_frames_discarded: Counter,
+    /// When the last request came, milliseconds since the Unix epoch.
+    pub last_request_unix_ms: Counter,
+    /// Playlists that were written out; a viewer more costs none.
+    pub playlists_rendered: Counter,
+}
+
+/// What an HLS viewer was sent.
+#[derive(Debug, Default)]
+pub struct HlsSessionTraffic {
+    pub outbound_bytes: Counter,
+}
+
 /// What one publication moved, from its beginning on.
 #[derive(Debug, Default)]
 pub struct StreamTraffic {
@@ -235,6 +254,35 @@ pub enum News {
         path: Arc<str>,
         state: SourceState,
         error: Option<String>,
+    },
+    /// A path's stream is being packaged; `by` is who asked for it first, if anybody had to.
+    HlsMuxerOpened {
+        path: Arc<str>,
+        created: SystemTime,
+        by: Option<SocketAddr>,
+        traffic: Arc<HlsMuxerTraffic>,
+    },
+    HlsMuxerClosed {
+        path: Arc<str>,
+        reason: String,
+    },
+    /// A viewer; it counts as a reader of the path.
+    HlsSessionOpened {
+        id: Uuid,
+        created: SystemTime,
+        remote: SocketAddr,
+        path: Arc<str>,
+        /// Of its first request, without `?`.
+        query: String,
+        user: String,
+        user_agent: String,
+        /// Stands for all viewers behind a content delivery network.
+        is_cdn: bool,
+        traffic: Arc<HlsSessionTraffic>,
+    },
+    HlsSessionClosed {
+        id: Uuid,
+        reason: String,
     },
     /// `behind_ms` and `packets` that were skipped, both zero for a reader that was closed.
     SlowReader {

@@ -3,6 +3,7 @@
 //! The control plane builds them from the configuration file; this crate only gives them their shape.
 
 mod url_template;
+mod web;
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,10 @@ use std::{
 
 use regex::{Regex, RegexSet, RegexSetBuilder};
 
-pub use self::url_template::UrlTemplate;
+pub use self::{
+    url_template::UrlTemplate,
+    web::{CdnSecret, HlsSessionMode, HlsSettings, HlsVariant, WebSettings},
+};
 use crate::quota::Quota;
 
 /// Everything a shard needs to know, handed to it at start and replaced as a whole by a reload.
@@ -29,6 +33,8 @@ pub struct Settings {
     /// `SO_RCVBUF` of UDP sockets, bytes; `None` leaves the system's (`udpReadBufferSize`).
     pub udp_read_buffer_bytes: Option<NonZeroUsize>,
     pub rtsp: RtspSettings,
+    /// `None` when `hls: no`.
+    pub hls: Option<HlsSettings>,
     pub engine: EngineSettings,
     pub access: Access,
     pub paths: PathTable,
@@ -132,6 +138,8 @@ pub struct PathSettings {
     pub demand: Option<DemandSettings>,
     /// Where clients are sent that describe it while there is no stream (`fallback`).
     pub fallback: Option<Arc<str>>,
+    /// Instead of [`HlsSettings::always_remux`] (`hlsAlwaysRemux` of the path, ours).
+    pub hls_always_remux: Option<bool>,
 }
 
 impl PathSettings {
@@ -340,6 +348,7 @@ mod tests {
             enabled: true,
             demand: None,
             fallback: None,
+            hls_always_remux: None,
         })
     }
 

@@ -20,6 +20,10 @@ const RING_BYTES_MIN: usize = 256 * 1024;
 const HISTORY_MIN: Duration = Duration::from_secs(1);
 /// A stream without a key unit for this long is taken to have none (gradual refresh): readers start anywhere.
 const KEY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Distances between key units that are remembered.
+const KEY_DISTANCES: usize = 8;
+/// Key units that are further apart are so by a jump of the clock, RTP ticks.
+const KEY_DISTANCE_MAX: u32 = 60 * 90_000;
 /// Bound on the index of access units, for streams of many tiny ones.
 const UNITS_MAX: usize = 16_384;
 
@@ -85,6 +89,9 @@ pub struct Stream {
     /// When the newest key unit arrived, else the first packet.
     key_arrival: Option<Instant>,
     last_arrival: Option<Instant>,
+    /// RTP time of the newest key unit, and how far apart the ones before were, RTP ticks; zero for none.
+    key_timestamp_wrapped: Option<u32>,
+    key_distances: [u32; KEY_DISTANCES],
     /// The GOP outgrew the largest ring: to be said once.
     gop_too_large: Said,
 }
@@ -113,6 +120,8 @@ impl Stream {
             packets: 0,
             key_arrival: None,
             last_arrival: None,
+            key_timestamp_wrapped: None,
+            key_distances: [0; KEY_DISTANCES],
             gop_too_large: Said::Never,
         })
     }
@@ -186,6 +195,7 @@ impl Stream {
                 {
                     self.key_start = Some(unit.start);
                     self.key_arrival = Some(now);
+                    self.note_key_distance(lead.timestamp_wrapped);
                     self.forget_overwritten();
                     self.keep_history(now);
                 }
@@ -217,6 +227,15 @@ impl Stream {
         let timestamp_wrapped = lead.timestamp_wrapped;
         self.units.push_back(Unit { start, arrival, timestamp_wrapped, packets_before });
         self.unit_open = true;
+    }
+
+    fn note_key_distance(&mut self, timestamp_wrapped: u32) {
+        let before = self.key_timestamp_wrapped.replace(timestamp_wrapped);
+        let distance = before.map_or(0, |before| timestamp_wrapped.wrapping_sub(before));
+        if (1..=KEY_DISTANCE_MAX).contains(&distance) {
+            self.key_distances.rotate_right(1);
+            self.key_distances[0] = distance;
+        }
     }
 
     fn forget_overwritten(&mut self) {
@@ -295,6 +314,12 @@ impl Stream {
     /// Where the newest key unit starts, if the ring still holds it.
     pub fn newest_key(&self) -> Option<u64> {
         self.key_start.filter(|&start| start >= self.ring.floor())
+    }
+
+    /// The longest of the last few distances between key units, RTP ticks of the leading track. `None` before the second
+    /// key unit.
+    pub fn key_distance(&self) -> Option<u32> {
+        self.key_distances.iter().copied().max().filter(|&distance| distance > 0)
     }
 
     /// The stream goes on without key units: nobody should wait for one.
@@ -468,6 +493,21 @@ mod tests {
         push(&mut stream, 20, None, now);
         assert!(stream.flush(now));
         assert_eq!((stream.flushed(), stream.newest_key()), (20, None));
+    }
+
+    #[test]
+    fn the_distance_of_keys_is_the_longest_of_late_and_no_jump_of_the_clock() {
+        let (mut stream, now) = (Stream::new(LIMITS, false).unwrap(), test_origin());
+        push(&mut stream, 100, lead(0, true, true), now);
+        assert_eq!(stream.key_distance(), None);
+        for timestamp in [90_000, 270_000, 360_000, 0x8000_0000, 0x8000_0000 + 90_000] {
+            push(&mut stream, 100, lead(timestamp, true, true), now);
+        }
+        assert_eq!(stream.key_distance(), Some(180_000));
+        for key in 1..=8 {
+            push(&mut stream, 100, lead(0x8000_0000 + 90_000 * (key + 1), true, true), now);
+        }
+        assert_eq!(stream.key_distance(), Some(90_000));
     }
 
     #[test]

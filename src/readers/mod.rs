@@ -1,5 +1,7 @@
-//! Who takes media out: readers over RTSP, interleaved ([`rtsp_tcp`]) or in datagrams ([`rtsp_udp`]).
+//! Who takes media out: readers over RTSP, interleaved ([`rtsp_tcp`]) or in datagrams ([`rtsp_udp`]), and the muxers of
+//! HLS ([`hls`]).
 
+pub mod hls;
 pub mod rtsp_tcp;
 pub mod rtsp_udp;
 

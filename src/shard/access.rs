@@ -8,10 +8,11 @@ use std::{
 
 use corecast_hub::settings::{Access, Challenge};
 use corecast_proto::rtsp::{Method, Request, Response, Status, server::stream_of, url::PathAndQuery};
+use http::HeaderValue;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Mail, Shard, connection::Phase, ids, plain, slots::Key};
+use super::{Asker, Mail, Shard, connection::Phase, ids, plain, slots::Key, web::WebService};
 
 /// The realm of our challenges: MediaMTX's, so that players find the passwords they have stored.
 pub const REALM: &str = "ipcam";
@@ -41,12 +42,24 @@ pub struct AccessQuestion {
     pub id: Uuid,
     /// Empty for a mere DESCRIBE.
     pub user_agent: String,
-    /// Value of `Authorization`, if there was one.
-    pub authorization: Option<String>,
-    pub method: String,
-    pub url: String,
-    /// Of the challenges that this connection gets; their realm is [`REALM`].
-    pub nonce: String,
+    pub presented: Presented,
+}
+
+/// What a client presents, in the terms of its protocol.
+#[derive(Clone)]
+pub enum Presented {
+    Rtsp {
+        /// Value of `Authorization`, if there was one.
+        authorization: Option<String>,
+        method: String,
+        url: String,
+        /// Of the challenges that this connection gets; their realm is [`REALM`].
+        nonce: String,
+    },
+    Web {
+        service: WebService,
+        authorization: Option<HeaderValue>,
+    },
 }
 
 /// The answer.
@@ -148,7 +161,7 @@ impl Standing {
     }
 }
 
-fn is_open(access: &Access, to: AccessTo) -> bool {
+pub(super) fn is_open(access: &Access, to: AccessTo) -> bool {
     match to {
         AccessTo::Publish => access.publish_open,
         AccessTo::Read => access.read_open,
@@ -222,14 +235,19 @@ impl Shard {
             ip: plain(connection.peer).ip(),
             id,
             user_agent,
-            authorization: authorization.map(str::to_owned),
-            method: request.method.as_str().to_owned(),
-            url: request.url.clone(),
-            nonce: standing.nonce.clone(),
+            presented: Presented::Rtsp {
+                authorization: authorization.map(str::to_owned),
+                method: request.method.as_str().to_owned(),
+                url: request.url.clone(),
+                nonce: standing.nonce.clone(),
+            },
         };
         connection.phase = Phase::AwaitingVerdict { since: self.now.instant };
         let control = self.control();
-        self.mesh.send(control, Mail::Authenticate { connection: key, question: Box::new(question) });
+        self.mesh.send(
+            control,
+            Mail::Authenticate { asker: Asker::Connection(key), question: Box::new(question) },
+        );
         Admission::Wait
     }
 

@@ -17,12 +17,18 @@ use tracing::{info, warn};
 use super::{
     Kind, Mail, Shard, Work, clock,
     datagrams::SharedPorts,
+    hls::Hls,
     listen,
-    media_io::{BackendKind, MediaIo},
+    media_io::{BackendKind, MediaIo, limits},
     mesh::Mesh,
     runtime::{self, Joiner},
     tls::trust::TlsClients,
+    web::{Lobby, Web},
 };
+
+/// HTTP connections may take this part of the descriptors: one in …; but so many at the least.
+const WEB_DESCRIPTORS: u64 = 2;
+const WEB_MIN: usize = 64;
 
 /// Why the relay cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +39,13 @@ pub enum BootError {
     MediaIo(io::Error),
     #[error("core {core}: {error}")]
     Shard { core: usize, error: io::Error },
+}
+
+/// What the encrypted connections of each of the shards' servers have in common.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    pub rtsps: Arc<rustls::ServerConfig>,
+    pub hls: Arc<rustls::ServerConfig>,
 }
 
 /// The running shards.
@@ -63,7 +76,7 @@ pub fn start(
     settings: &Arc<Settings>,
     meshes: Vec<Mesh<Mail>>,
     gauges: &[Arc<ShardGauges>],
-    tls: &Arc<rustls::ServerConfig>,
+    tls: &ServerTls,
     clients: &Arc<TlsClients>,
 ) -> Result<Shards, BootError> {
     if lacks_ipv6(settings) {
@@ -76,7 +89,7 @@ pub fn start(
     let cores = settings.engine.cores.clone();
     for ((id, &core), mesh) in cores.iter().enumerate().zip(meshes) {
         let (settings, ready) = (Arc::clone(&settings), ready.clone());
-        let tls = (Arc::clone(tls), Arc::clone(clients));
+        let tls = (tls.clone(), Arc::clone(clients));
         let gauges = gauges.get(id).cloned().unwrap_or_default();
         let make = move || async move {
             match build(id, core, settings, gauges, tls, mesh) {
@@ -152,6 +165,7 @@ fn addresses(settings: &Settings) -> Vec<(&'static str, SocketAddr)> {
     let rtsp = &settings.rtsp;
     let mut addresses = Vec::new();
     addresses.extend(rtsp.tls_address.map(|address| (RTSPS_LISTENER, address)));
+    addresses.extend(settings.hls.as_ref().map(|hls| (HLS_LISTENER, hls.web.address)));
     if let Some(address) = rtsp.address {
         addresses.push((RTSP_LISTENER, address));
         if rtsp.udp {
@@ -166,7 +180,7 @@ fn build(
     core: usize,
     settings: Arc<Settings>,
     gauges: Arc<ShardGauges>,
-    (tls, tls_clients): (Arc<rustls::ServerConfig>, Arc<TlsClients>),
+    (tls, tls_clients): (ServerTls, Arc<TlsClients>),
     mesh: Mesh<Mail>,
 ) -> Result<Shard, BootError> {
     let (mut io, media_io) = open_media_io(settings.engine.media_io).map_err(BootError::MediaIo)?;
@@ -191,7 +205,11 @@ fn build(
         Ok(())
     };
     watch().map_err(BootError::MediaIo)?;
-    let shard = Shard {
+    let lobby = Lobby::new(id, clock::now().instant, Arc::clone(&gauges));
+    let shards = settings.engine.cores.len();
+    let web_max = limits::raise_descriptor_limit() / WEB_DESCRIPTORS / shards as u64;
+    let ServerTls { rtsps: tls, hls } = tls;
+    let mut shard = Shard {
         id,
         core,
         settings,
@@ -203,6 +221,8 @@ fn build(
         tls,
         tls_clients,
         ports,
+        web: Web::new(lobby, [hls], shards > 1, usize::try_from(web_max).unwrap_or(usize::MAX).max(WEB_MIN)),
+        hls: Hls::new(clock::now().instant),
         limits: Limits::default(),
         now: clock::now(),
         connections: Default::default(),
@@ -228,6 +248,7 @@ fn build(
         shard.log_listeners();
         shard.log_tls_listener();
     }
+    shard.rebind_web()?;
     Ok(shard)
 }
 
@@ -249,12 +270,14 @@ fn open_media_io(choice: MediaIoChoice) -> io::Result<(MediaIo, &'static str)> {
 /// The listener that connections over TLS come to, in messages.
 const RTSP_LISTENER: &str = "RTSP listener";
 const RTSPS_LISTENER: &str = "RTSPS listener";
+pub(super) const HLS_LISTENER: &str = "HLS listener";
 const RTP_PORT: &str = "RTP port";
 const RTCP_PORT: &str = "RTCP port";
 
 /// `:8554` means both families, which a host without IPv6 cannot serve.
 fn lacks_ipv6(settings: &Settings) -> bool {
-    [settings.rtsp.address, settings.rtsp.tls_address].into_iter().flatten().any(|address| {
+    let hls = settings.hls.as_ref().map(|hls| hls.web.address);
+    [settings.rtsp.address, settings.rtsp.tls_address, hls].into_iter().flatten().any(|address| {
         address.is_ipv6()
             && address.ip().is_unspecified()
             && TcpListener::bind(SocketAddr::new(address.ip(), 0)).is_err()
@@ -273,6 +296,9 @@ pub fn for_this_host(settings: &Arc<Settings>) -> Arc<Settings> {
     };
     settings.rtsp.address = settings.rtsp.address.map(v4);
     settings.rtsp.tls_address = settings.rtsp.tls_address.map(v4);
+    if let Some(hls) = &mut settings.hls {
+        hls.web.address = v4(hls.web.address);
+    }
     settings.rtsp.rtp_address = v4(settings.rtsp.rtp_address);
     settings.rtsp.rtcp_address = v4(settings.rtsp.rtcp_address);
     Arc::new(settings)
@@ -311,7 +337,7 @@ impl Shard {
 }
 
 /// `:8554` for all addresses of a host.
-fn port(address: SocketAddr) -> String {
+pub(super) fn port(address: SocketAddr) -> String {
     match address.ip().is_unspecified() {
         true => format!(":{}", address.port()),
         false => address.to_string(),

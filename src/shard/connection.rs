@@ -32,7 +32,7 @@ const RECEIVES_PER_TURN: usize = 4;
 /// Requests answered per connection and turn.
 const REQUESTS_PER_TURN: usize = 32;
 /// Receives per turn of all connections together that are still shaking hands: such a step can take milliseconds.
-const HANDSHAKES_PER_TURN: u32 = 8;
+pub const HANDSHAKES_PER_TURN: u32 = 8;
 /// After an error is answered, how long the client may take to close, so that it gets to read the answer.
 const LINGER: Duration = Duration::from_secs(1);
 

@@ -17,14 +17,15 @@ use corecast_proto::rtsp::{
     parse_request,
     server::{Refusal, stream_of},
 };
+use http::StatusCode;
 use tracing::debug;
 
-use super::{Shard, connection::Phase, plain, slots::Key};
+use super::{Asker, Shard, connection::Phase, plain, slots::Key, web::WebAnswer};
 
 /// What a path knows of who wants it.
 #[derive(Debug)]
 pub struct PathDemand {
-    machine: Demand<Key>,
+    machine: Demand<Asker>,
     /// Of whoever wanted it first.
     query: String,
     /// The moment under which it stands among [`Timers`].
@@ -53,6 +54,20 @@ pub enum Stream {
     /// It is waited for.
     Wait,
     Refused(Refusal),
+}
+
+/// What becomes of somebody who wants a stream.
+pub enum Wanted {
+    /// It is there.
+    Live,
+    /// It is not, and will be brought.
+    Waits,
+    /// It is not, and nobody brings it on demand.
+    Never,
+    /// There would be one too many: of what, and in a sentence.
+    Limit(Reason, &'static str),
+    /// Too many wait already.
+    Crowded,
 }
 
 impl Stream {
@@ -114,38 +129,61 @@ impl Shard {
             false => self.path_at_home(&name),
         };
         let Some(path_key) = path else { return Stream::Go };
-        let now = self.now.instant;
-        let Some(path) = self.paths.get_mut(path_key) else { return Stream::Go };
-        if path.live.is_some() {
-            path.demand.machine.touch(now);
-            self.arm(path_key);
-            return Stream::Go;
-        }
-        if !path.demand.machine.is_started() {
-            if let Some((why, limit)) = self.fullness(path_key) {
+        match self.want_stream(path_key, Asker::Connection(key), &stream.query, false) {
+            Wanted::Live | Wanted::Never => Stream::Go,
+            Wanted::Limit(why, limit) => {
                 let peer = self.connections.get(key).map(|connection| connection.peer);
                 if let Some(peer) = peer {
                     self.tell_refused(&name, peer, why);
                 }
                 self.release_path(path_key);
-                return Stream::full(&name, limit);
+                Stream::full(&name, limit)
+            }
+            Wanted::Crowded => Stream::full(&name, "too many clients wait for its stream already"),
+            Wanted::Waits => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.phase = Phase::AwaitingStream(path_key);
+                    let (server, peer) = (connection.server(), plain(connection.peer));
+                    debug!("[{server}] [conn {peer}] waits for a stream on path '{name}'");
+                }
+                Stream::Wait
+            }
+        }
+    }
+
+    /// Sees to it that there is a stream on a path, for somebody who may have it and whose URL has this query. Who waits is
+    /// told of it. `is_counted`: they are among its readers already, so that no limit is reached by them.
+    pub(super) fn want_stream(&mut self, path_key: Key, who: Asker, query: &str, is_counted: bool) -> Wanted {
+        let now = self.now.instant;
+        let Some(path) = self.paths.get_mut(path_key) else { return Wanted::Never };
+        if path.live.is_some() {
+            path.demand.machine.touch(now);
+            self.arm(path_key);
+            return Wanted::Live;
+        }
+        if path.settings.demand.is_none() {
+            return Wanted::Never;
+        }
+        if !path.demand.machine.is_started() {
+            if !is_counted && let Some((why, limit)) = self.fullness(path_key) {
+                return Wanted::Limit(why, limit);
             }
             if let Some(path) = self.paths.get_mut(path_key) {
-                path.demand.query.clone_from(&stream.query);
+                query.clone_into(&mut path.demand.query);
             }
         }
+        self.want_again(path_key, who)
+    }
+
+    /// As [`Self::want_stream`], for somebody who had it until now.
+    pub(super) fn want_again(&mut self, path_key: Key, who: Asker) -> Wanted {
         let mut orders = Vec::new();
-        let Some(path) = self.paths.get_mut(path_key) else { return Stream::Go };
-        if let Err(Full) = path.demand.machine.want(key, now, &mut orders) {
-            return Stream::full(&name, "too many clients wait for its stream already");
-        }
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.phase = Phase::AwaitingStream(path_key);
-            let (server, peer) = (connection.server(), plain(connection.peer));
-            debug!("[{server}] [conn {peer}] waits for a stream on path '{name}'");
+        let Some(path) = self.paths.get_mut(path_key) else { return Wanted::Never };
+        if let Err(Full) = path.demand.machine.want(who, self.now.instant, &mut orders) {
+            return Wanted::Crowded;
         }
         self.obey(path_key, orders);
-        Stream::Wait
+        Wanted::Waits
     }
 
     /// A SETUP by which a session would become a reader.
@@ -165,7 +203,7 @@ impl Shard {
     fn fullness(&self, path: Key) -> Option<(Reason, &'static str)> {
         let (path, engine) = (self.paths.get(path)?, &self.settings.engine);
         let full = |now: u32, max: Option<NonZeroU32>| max.is_some_and(|max| now >= max.get());
-        if full(path.readers.len() as u32, path.settings.readers_max) {
+        if full(path.reader_count() as u32, path.settings.readers_max) {
             Some((Reason::MaxReaders, "maximum reader count reached"))
         } else if full(engine.readers.now(), engine.readers_max) {
             Some((Reason::EngineMaxReaders, "engine.maxReaders reached"))
@@ -184,10 +222,15 @@ impl Shard {
             && let Phase::AwaitingStream(path_key) = connection.phase
         {
             self.stop_waiting(key);
-            if let Some(path) = self.paths.get_mut(path_key) {
-                path.demand.machine.leave(key);
-                self.arm(path_key);
-            }
+            self.stop_wanting(path_key, Asker::Connection(key));
+        }
+    }
+
+    /// Somebody does not wait for the stream of a path any more.
+    pub(super) fn stop_wanting(&mut self, path_key: Key, who: Asker) {
+        if let Some(path) = self.paths.get_mut(path_key) {
+            path.demand.machine.leave(who);
+            self.arm(path_key);
         }
     }
 
@@ -205,9 +248,10 @@ impl Shard {
         }
     }
 
-    /// Sessions have begun to read a path, or have ended.
+    /// Sessions have begun to read a path, or have ended; or viewers have come back, or have not been heard of for a while.
     pub(super) fn readers_changed(&mut self, key: Key) {
-        let readers = self.paths.get(key).map_or(0, |path| path.readers.len());
+        let live = self.paths.get(key).filter(|path| path.live.is_some());
+        let readers = live.map_or(0, |path| path.readers.len() + self.viewers_present(&path.viewers));
         self.tell_machine(key, |machine, now, _| machine.set_readers(readers, now));
     }
 
@@ -255,7 +299,11 @@ impl Shard {
         }
     }
 
-    fn tell_machine(&mut self, key: Key, tell: impl FnOnce(&mut Demand<Key>, Instant, &mut Vec<Order<Key>>)) {
+    fn tell_machine(
+        &mut self,
+        key: Key,
+        tell: impl FnOnce(&mut Demand<Asker>, Instant, &mut Vec<Order<Asker>>),
+    ) {
         let now = self.now.instant;
         let Some(path) = self.paths.get_mut(key) else { return };
         let mut orders = Vec::new();
@@ -263,20 +311,27 @@ impl Shard {
         self.obey(key, orders);
     }
 
-    fn obey(&mut self, key: Key, orders: Vec<Order<Key>>) {
+    fn obey(&mut self, key: Key, orders: Vec<Order<Asker>>) {
         self.arm(key);
         for order in orders {
             match order {
                 Order::Start => self.start_demand(key),
                 Order::Stop(reason) => self.stop_demand(key, reason),
-                Order::Release(connection) => {
+                Order::Release(Asker::Connection(connection)) => {
                     self.stop_waiting(connection);
                     self.put_off(connection);
                 }
-                Order::Fail(connection, reason) => {
+                Order::Release(Asker::Web(ticket)) => self.hls_released(ticket),
+                Order::Fail(Asker::Connection(connection), reason) => {
                     self.stop_waiting(connection);
                     self.refuse_waiting(key, connection, reason);
                 }
+                Order::Fail(Asker::Web(ticket), reason) => {
+                    let reason = self.sentence(key, reason);
+                    self.end_visit(ticket, WebAnswer::failure(StatusCode::INTERNAL_SERVER_ERROR, &reason));
+                }
+                // What waits for a stream is a request; a connection waits for its home only.
+                Order::Release(Asker::WebConnection(_)) | Order::Fail(Asker::WebConnection(_), _) => {}
             }
         }
     }
@@ -316,14 +371,19 @@ impl Shard {
             _ => None,
         };
         let cseq = request.as_ref().and_then(|request| request.headers.get("CSeq"));
-        let reason = match reason {
+        let reason = self.sentence(path, reason);
+        self.refuse(key, cseq, Status::BAD_REQUEST, &reason);
+    }
+
+    /// Why somebody waited in vain for the stream of a path.
+    fn sentence(&self, path: Key, reason: FailReason) -> String {
+        match reason {
             FailReason::TimedOut => {
                 let name = self.paths.get(path).map(|path| &*path.name).unwrap_or_default();
                 format!("source of path '{name}' has timed out")
             }
             FailReason::Terminated => "terminated".to_owned(),
-        };
-        self.refuse(key, cseq, Status::BAD_REQUEST, &reason);
+        }
     }
 
     /// Keeps a path's place among the timers.

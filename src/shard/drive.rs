@@ -6,7 +6,7 @@ use corecast_hub::{demand::StopReason, settings::Park};
 use tracing::error;
 
 use super::{
-    Kind, Mail, Shard, clock,
+    Asker, Kind, Mail, Shard, clock,
     media_io::{Event, RECEIVE_BYTES_MAX},
     runtime::{self, Readiness},
 };
@@ -45,6 +45,7 @@ impl Shard {
 
     fn turn(&mut self) {
         self.now = clock::now();
+        self.web.set_now(self.now.instant);
         self.work.handshakes = 0;
         let mut events = std::mem::take(&mut self.work.events);
         // First of all what did not go out: its bytes are overwritten by the next receive.
@@ -73,6 +74,7 @@ impl Shard {
         self.expire_reordering();
         self.run_pulls();
         self.upkeep();
+        self.run_web();
     }
 
     fn on_event(&mut self, event: Event) {
@@ -96,6 +98,12 @@ impl Shard {
             (Kind::UdpSourceRtp, _) => self.receive_source(key, Plane::Rtp),
             (Kind::UdpSourceRtcp, _) => self.receive_source(key, Plane::Rtcp),
             (Kind::Pull, event) => self.on_pull_event(key, event),
+            (Kind::WebListener, _) => self.web.on_knock(key),
+            (Kind::Web, event) => {
+                let (hung_up, has_room) =
+                    (matches!(event, Event::Hangup(_)), matches!(event, Event::Writable(_)));
+                self.web.on_ready(key, hung_up, has_room);
+            }
             (Kind::UdpSeat, _) => {}
         }
     }
@@ -112,6 +120,8 @@ impl Shard {
             Kind::UdpSourceRtp => self.udp_sources.get(key).map(|source| source.track.rtp.as_raw_fd()),
             Kind::UdpSourceRtcp => self.udp_sources.get(key).map(|source| source.track.rtcp.as_raw_fd()),
             Kind::Pull => self.pull_fd(key),
+            Kind::WebListener => self.web.listener_fd(key),
+            Kind::Web => self.web.connection_fd(key),
             Kind::UdpSeat => None,
         };
         if let Some(fd) = fd
@@ -123,17 +133,26 @@ impl Shard {
 
     fn on_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Home { connection, path, home } => self.on_home(connection, &path, home),
-            Mail::Connection(handover) => self.take_over(*handover),
-            Mail::Orphan { path } => {
-                if let Some(path) = self.claimed_path(&path) {
-                    self.release_path(path);
-                }
+            Mail::Home { asker: Asker::Connection(connection), path, home } => {
+                self.on_home(connection, &path, home);
             }
+            Mail::Home { asker: Asker::Web(ticket), path, home } => self.on_web_home(ticket, &path, home),
+            Mail::Connection(handover) => self.take_over(*handover),
+            Mail::Orphan { path } => self.take_orphan(&path),
             Mail::Heard { from, loss } => self.heard_from(from, loss, false),
             Mail::Begin { path } => self.begin_path(&path),
             Mail::Dialable { pull, addresses } => self.on_dialable(pull, addresses),
-            Mail::Verdict { connection, outcome } => self.on_verdict(connection, outcome),
+            Mail::Verdict { asker: Asker::Connection(connection), outcome } => {
+                self.on_verdict(connection, outcome);
+            }
+            Mail::Verdict { asker: Asker::Web(ticket), outcome } => self.on_web_verdict(ticket, outcome),
+            Mail::Home { asker: Asker::WebConnection(key), path, home } => {
+                self.on_web_connection_home(key, &path, home);
+            }
+            Mail::WebConnection { handover, claim } => self.take_web_over(*handover, claim),
+            Mail::WebRequest { request, claim } => self.take_web_request(*request, claim),
+            Mail::WebAnswer { ticket, answer } => self.web_answer(ticket, *answer),
+            Mail::WebGone { ticket } => self.web_gone(ticket),
             Mail::Settings { settings, generation } => {
                 let result = self.apply_settings(settings);
                 let control = self.control();
@@ -141,8 +160,9 @@ impl Shard {
             }
             Mail::Kick { session } => self.kick(session),
             Mail::Stop => self.stopping = true,
-            // Questions and reports to the control thread; none comes here.
-            Mail::Claim { .. }
+            // A connection has no verdict of its own; questions and reports to the control thread, none comes here.
+            Mail::Verdict { asker: Asker::WebConnection(_), .. }
+            | Mail::Claim { .. }
             | Mail::Release { .. }
             | Mail::Load { .. }
             | Mail::Dial { .. }
@@ -156,7 +176,10 @@ impl Shard {
 
     async fn wait(&mut self, reactor: Option<&Readiness>) -> io::Result<()> {
         let mail_waits = self.mesh.flush();
-        let busy = self.stopping || !self.work.events.is_empty() || !self.work.unread.is_empty();
+        let busy = self.stopping
+            || !self.work.events.is_empty()
+            || !self.work.unread.is_empty()
+            || self.web.has_work();
         let wait = if busy || !self.mesh.about_to_sleep() {
             Duration::ZERO
         } else if mail_waits {
@@ -193,6 +216,7 @@ impl Shard {
 
     /// The end: publishers and readers are told by their connections' end.
     fn end_everything(&mut self) {
+        self.end_all_muxers("terminated");
         let mut keys = Vec::new();
         self.paths.keys_into(&mut keys);
         for &key in &keys {
@@ -208,6 +232,7 @@ impl Shard {
             self.stop_pull(key, "terminated", false);
             self.end_publication(key, "terminated");
         }
+        self.end_web();
         let control = self.control();
         self.mesh.send(control, Mail::Stopped);
         // The listening ports are free for the next start only when the ring has let go of them.

@@ -175,7 +175,7 @@ impl Shard {
         self.apply_flush_rule();
         self.work.turn += 1;
         self.list_due_seats();
-        let Self { io, paths, tcp_seats, udp_seats, ports, work, now, settings, gauges, .. } = self;
+        let Self { io, paths, tcp_seats, udp_seats, ports, work, now, settings, gauges, hls, .. } = self;
         let mut batch = io.batch();
         for &key in &work.due {
             let Some(seat) = tcp_seats.get_mut(key) else { continue };
@@ -265,14 +265,19 @@ impl Shard {
         } else if work.paces {
             wait = Some(wait.map_or(PACE_INTERVAL, |wait| wait.min(PACE_INTERVAL)));
         }
-        if work.rewriting.due.is_empty() && work.single.is_empty() {
+        if work.rewriting.due.is_empty() && work.single.is_empty() && !hls.has_work() {
             batch.submit_and_wait(wait, &mut work.events)?;
         } else {
             // Those who need more work do not keep the others waiting.
             batch.submit()?;
             self.send_rewritten()?;
             self.send_singly();
-            let wait = if self.work.behind.is_empty() { wait } else { Some(Duration::ZERO) };
+            let answers = self.feed_muxers();
+            if answers {
+                self.run_web();
+            }
+            let busy = answers || !self.work.behind.is_empty() || self.hls.has_work();
+            let wait = if busy { Some(Duration::ZERO) } else { wait };
             self.io.wait(wait, &mut self.work.events)?;
         }
         self.tell_of_lapses();
@@ -356,7 +361,7 @@ impl Shard {
 
     fn apply_flush_rule(&mut self) {
         let now = self.now.instant;
-        let Self { work, paths, .. } = self;
+        let Self { work, paths, hls, .. } = self;
         work.unflushed.retain(|&key| {
             let Some(live) = paths.get_mut(key).and_then(|path| path.live.as_mut()) else { return false };
             if live.publication.stream.flush_deadline().is_some_and(|deadline| deadline <= now) {
@@ -366,12 +371,15 @@ impl Shard {
             live.unflushed
         });
         for key in work.dirty.drain(..) {
-            let Some(live) = paths.get_mut(key).and_then(|path| path.live.as_mut()) else { continue };
+            let Some(Path { live: Some(live), hls: muxer, .. }) = paths.get_mut(key) else { continue };
             live.dirty = false;
             let stream = &mut live.publication.stream;
             let arrival = stream.unflushed_since();
             if stream.flush(now) {
                 work.flushed.push(key);
+                if let Some(muxer) = *muxer {
+                    hls.mark_due(muxer);
+                }
                 if !(live.tcp.is_empty() && live.udp.is_empty()) {
                     work.arrivals.extend(arrival);
                 }

@@ -228,7 +228,7 @@ impl Host for SessionHost<'_> {
         let path = self.shard.paths.get(key);
         let live = path.and_then(|path| path.live.as_ref());
         let (Some(path), Some(live)) = (path, live) else { return Err(no_stream(&name)) };
-        if path.settings.readers_max.is_some_and(|max| path.readers.len() >= max.get() as usize) {
+        if path.settings.readers_max.is_some_and(|max| path.reader_count() >= max.get() as usize) {
             return Err(self.refused(&name, Reason::MaxReaders, "maximum reader count reached"));
         }
         let tracks = live.publication.tracks.count();

@@ -13,6 +13,7 @@ mod demand;
 mod drive;
 mod fan_out;
 mod handover;
+mod hls;
 mod host;
 mod ids;
 pub mod listen;
@@ -29,6 +30,7 @@ mod sessions;
 pub mod slots;
 pub mod tls;
 mod upkeep;
+pub mod web;
 
 use std::{
     collections::HashMap,
@@ -48,6 +50,7 @@ use crate::{
         datagrams::{SharedPorts, UdpSource},
         fan_out::{TcpSeat, UdpSeat},
         handover::Handover,
+        hls::Hls,
         media_io::{Event, MediaIo},
         mesh::Mesh,
         paths::{DemoCamera, Path},
@@ -55,6 +58,7 @@ use crate::{
         sessions::SessionEntry,
         slots::{Key, Slots},
         tls::trust::TlsClients,
+        web::{Ticket, Web, WebAnswer, WebHandover, WebRequest},
     },
     sources::{publication::Now, rtsp_pull::WithoutUdp},
 };
@@ -62,9 +66,9 @@ use crate::{
 /// What shards and the control thread tell each other.
 pub enum Mail {
     /// Shard to control: where does this path live? It is placed if nowhere yet.
-    Claim { path: Arc<str>, pinned: Option<ShardId>, connection: Key },
+    Claim { path: Arc<str>, pinned: Option<ShardId>, asker: Asker },
     /// Control to shard: the answer.
-    Home { connection: Key, path: Arc<str>, home: ShardId },
+    Home { asker: Asker, path: Arc<str>, home: ShardId },
     /// Shard to control: nothing of the path is left here; the claims that reached it are given back.
     Release { path: Arc<str>, claims: u64 },
     /// Shard to shard: a claim on a path of yours that nobody uses any more.
@@ -89,9 +93,18 @@ pub enum Mail {
     /// Shard to control: something has changed.
     News(Box<News>),
     /// Shard to control: may this client have that?
-    Authenticate { connection: Key, question: Box<AccessQuestion> },
+    Authenticate { asker: Asker, question: Box<AccessQuestion> },
     /// Control to shard: the answer.
-    Verdict { connection: Key, outcome: AccessOutcome },
+    Verdict { asker: Asker, outcome: AccessOutcome },
+    /// Shard to shard: an HTTP connection whose first request is about a path of yours, with the claim that led it there,
+    /// if one did.
+    WebConnection { handover: Box<WebHandover>, claim: Option<Arc<str>> },
+    /// Shard to shard: an HTTP request about a path of yours, with the claim that led it there, if one did.
+    WebRequest { request: Box<WebRequest>, claim: Option<Arc<str>> },
+    /// Shard to shard: the answer, on its way to the connection.
+    WebAnswer { ticket: Ticket, answer: Box<WebAnswer> },
+    /// Shard to shard: nobody waits for that answer any more.
+    WebGone { ticket: Ticket },
     /// Control to shard: go by these settings. Answered by [`Mail::SettingsApplied`].
     Settings { settings: Arc<Settings>, generation: u64 },
     /// Shard to control: done, or what could not be had.
@@ -102,6 +115,17 @@ pub enum Mail {
     Stop,
     /// Shard to control: nothing more comes from here.
     Stopped,
+}
+
+/// Who waits for an answer of the control thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// The request at the front of an RTSP connection's inbox.
+    Connection(Key),
+    /// An HTTP request.
+    Web(Ticket),
+    /// An HTTP connection, by its first request.
+    WebConnection(Key),
 }
 
 /// See the module.
@@ -119,6 +143,8 @@ pub struct Shard {
     /// How servers are known that are pulled from over TLS.
     tls_clients: Arc<TlsClients>,
     ports: Option<SharedPorts>,
+    web: Web,
+    hls: Hls,
     limits: Limits,
     now: Now,
 
@@ -212,6 +238,8 @@ enum Kind {
     UdpSourceRtcp,
     TlsListener,
     Pull,
+    WebListener,
+    Web,
 }
 
 impl Kind {
@@ -236,6 +264,8 @@ impl Kind {
             8 => Self::UdpSourceRtcp,
             9 => Self::TlsListener,
             10 => Self::Pull,
+            11 => Self::WebListener,
+            12 => Self::Web,
             _ => return None,
         };
         Some((kind, Key::from_bits(token)))

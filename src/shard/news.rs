@@ -209,6 +209,6 @@ impl Shard {
         }
         gauges.streams.set(streams);
         gauges.ring_bytes.set(ring_bytes);
-        gauges.readers.set((self.tcp_seats.len() + self.udp_seats.len()) as u64);
+        gauges.readers.set((self.tcp_seats.len() + self.udp_seats.len() + self.hls_viewers()) as u64);
     }
 }

@@ -31,6 +31,12 @@ pub struct Path {
     pub live: Option<Live>,
     /// Sessions that read it, from their first SETUP on.
     pub readers: Vec<Key>,
+    /// HLS viewers.
+    pub viewers: Vec<Key>,
+    /// Its muxer for HLS.
+    pub hls: Option<Key>,
+    /// HTTP requests about it that wait.
+    pub visits: usize,
     /// Sessions that announced it; one of them may publish it.
     pub publishers: Vec<Key>,
     /// Its source is pulled, or will be again after a pause.
@@ -79,10 +85,18 @@ impl Path {
         demand.is_some_and(|demand| matches!(demand.brought_by, BroughtBy::Pull(_)))
     }
 
+    /// Who reads it, over whatever protocol.
+    pub fn reader_count(&self) -> usize {
+        self.readers.len() + self.viewers.len()
+    }
+
     /// Nothing of it is left.
     fn is_idle(&self) -> bool {
         self.live.is_none()
             && self.readers.is_empty()
+            && self.viewers.is_empty()
+            && self.hls.is_none()
+            && self.visits == 0
             && self.publishers.is_empty()
             && self.pull.is_none()
             && self.demand.is_idle()
@@ -128,6 +142,9 @@ impl Shard {
             claims: 0,
             live: None,
             readers,
+            viewers: Vec::new(),
+            hls: None,
+            visits: 0,
             publishers,
             pull: None,
             demand,
@@ -145,6 +162,13 @@ impl Shard {
             None => self.give_back_claims(name, 1),
         }
         key
+    }
+
+    /// A claim has arrived that nobody uses any more.
+    pub(super) fn take_orphan(&mut self, name: &Arc<str>) {
+        if let Some(path) = self.claimed_path(name) {
+            self.release_path(path);
+        }
     }
 
     fn give_back_claims(&mut self, path: &Arc<str>, claims: u64) {
@@ -270,6 +294,7 @@ impl Shard {
         debug!("[path {}] lives on core {}", path.name, self.core);
         self.tell(news);
         self.stream_began(key);
+        self.hls_stream_began(key);
         Ok(())
     }
 
@@ -323,6 +348,7 @@ impl Shard {
         drop(live);
         self.tell(News::StreamDown { path: name, reason: reason.to_owned() });
         self.stream_ended(key);
+        self.hls_stream_ended(key);
         for reader in readers {
             self.end_session_and_connection(reader, "the stream has ended");
         }

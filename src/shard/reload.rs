@@ -35,6 +35,7 @@ impl Shard {
         for key in keys {
             self.apply_to_path(key);
         }
+        self.hls_settings_changed(old.hls.as_ref());
         self.rebind(&old).map_err(|error| error.to_string())
     }
 
@@ -73,6 +74,8 @@ impl Shard {
 
     /// Ends everything about a path: its publication, and all sessions that are about it.
     fn end_path(&mut self, key: Key, reason: &str) {
+        // First, so that nobody waits for the stream to come back.
+        self.end_muxer(key, reason);
         self.end_demand(key, StopReason::PathDestroyed);
         let Some(path) = self.paths.get(key) else { return };
         let sessions: Vec<_> = path.readers.iter().chain(&path.publishers).copied().collect();
@@ -141,7 +144,7 @@ impl Shard {
         if listens_anew_for_tls && self.id == 0 {
             self.log_tls_listener();
         }
-        Ok(())
+        self.rebind_web()
     }
 
     fn close_listener(&mut self, kind: Kind) {
@@ -181,6 +184,9 @@ impl Shard {
 
     /// Ends a session, and its connection, because an operator wants it. The news of its end is the answer.
     pub(super) fn kick(&mut self, session: Uuid) {
+        if self.kick_viewer(session) {
+            return;
+        }
         let found = self.sessions.iter().find(|(_, entry)| entry.id == session);
         if let Some((key, _)) = found {
             self.end_session_and_connection(key, "kicked");

@@ -13,7 +13,7 @@ use corecast_proto::rtsp::{
 use tracing::debug;
 
 use super::{
-    Mail, Shard,
+    Asker, Mail, Shard,
     access::Admission,
     connection::Phase,
     demand::Stream,
@@ -156,7 +156,8 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key) else { return Next::Wait };
         connection.phase = Phase::AwaitingHome;
         let control = self.control();
-        self.mesh.send(control, Mail::Claim { path: Arc::from(&*name), pinned, connection: key });
+        self.mesh
+            .send(control, Mail::Claim { path: Arc::from(&*name), pinned, asker: Asker::Connection(key) });
         Next::Wait
     }
 

@@ -10,7 +10,7 @@
 
 use std::{
     fmt,
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
     net::TcpStream,
     sync::Arc,
     time::{Duration, Instant},
@@ -50,14 +50,31 @@ impl ResolvesServerCert for CurrentCertificate {
 /// # Errors
 /// When the cryptography in use cannot serve those versions.
 pub fn server_config(certificate: Arc<CurrentCertificate>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    configured(certificate).map(Arc::new)
+}
+
+fn configured(certificate: Arc<CurrentCertificate>) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(certificate);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// As [`server_config`], for HTTP/2 and HTTP/1.1.
+///
+/// # Errors
+/// As of [`server_config`].
+pub fn web_server_config(certificate: Arc<CurrentCertificate>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = configured(certificate)?;
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
+
+/// As it is agreed on in a handshake.
+const HTTP2: &[u8] = b"h2";
 
 /// See the module. Holds at most 64 KiB that did not go out, and one message that is not complete.
 pub struct Tls {
@@ -177,24 +194,44 @@ impl Tls {
     /// When the connection is broken.
     pub fn send(&mut self, socket: &TcpStream, plain: &[u8]) -> io::Result<usize> {
         let mut taken = 0;
-        loop {
-            while self.session.wants_write() {
-                match self.session.write_tls(&mut &*socket) {
-                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(taken),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if taken == plain.len() {
-                return Ok(taken);
-            }
-            match self.session.writer().write(&plain[taken..])? {
-                0 => return Err(io::Error::other("the TLS session is over")),
-                count => taken += count,
+        while self.flush(socket)? && taken < plain.len() {
+            taken += self.write(&[IoSlice::new(&plain[taken..])])?;
+        }
+        Ok(taken)
+    }
+
+    /// Encrypts some of `pieces`, of which there is at least a byte, as one run. Returns how many bytes were taken over;
+    /// they wait here until [`Self::flush`] has sent them. To be called when nothing waits.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.session.writer().write_vectored(pieces)? {
+            0 => Err(io::Error::other("the TLS session is over")),
+            count => Ok(count),
+        }
+    }
+
+    /// Sends what is waiting, as far as the socket takes it. True when nothing is left.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn flush(&mut self, socket: &TcpStream) -> io::Result<bool> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut &*socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
+        Ok(true)
+    }
+
+    /// HTTP/2 was agreed on (RFC 7540 §3.3).
+    pub fn speaks_http2(&self) -> bool {
+        self.session.alpn_protocol() == Some(HTTP2)
     }
 
     /// Says that nothing more comes, if the socket has room for it.

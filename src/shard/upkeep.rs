@@ -35,6 +35,8 @@ impl Shard {
             self.accept(Kind::TlsListener);
         }
         self.check_connections();
+        self.check_web();
+        self.check_hls();
         self.check_sessions();
         self.check_seats();
         self.look_after_publications();

@@ -168,6 +168,13 @@ impl Publication {
         Ok(())
     }
 
+    /// Time between key pictures: the longest of late, when there were any.
+    pub fn key_interval(&self) -> Option<Duration> {
+        let clock_rate = self.tracks.states.get(self.tracks.lead?)?.track.clock_rate;
+        let ticks = f64::from(self.stream.key_distance()?);
+        (clock_rate > 0).then(|| Duration::from_secs_f64(ticks / f64::from(clock_rate)))
+    }
+
     /// Tells readers the time of every track, in the stream itself, if the publisher does not and nothing
     /// half-received is in the way. True when something was added. To be called about once a second.
     pub fn report_time(&mut self, now: Now) -> bool {
@@ -224,6 +231,11 @@ impl Tracks {
             (sum, count) = (sum + jitter, count + 1);
         }
         sum.checked_div(count).unwrap_or(0)
+    }
+
+    /// The tracks, as they are known by now.
+    pub fn list(&self) -> Vec<Track> {
+        self.states.iter().map(|state| state.track.clone()).collect()
     }
 
     /// How many tracks there are.

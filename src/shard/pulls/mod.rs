@@ -220,7 +220,7 @@ impl Shard {
     fn queue_pull(&mut self, key: Key, url: SourceUrl) {
         let Some(pull) = self.pulls.get_mut(key) else { return };
         let path = self.paths.get(pull.path);
-        let urgent = path.is_some_and(|path| path.settings.demand.is_some() || !path.readers.is_empty());
+        let urgent = path.is_some_and(|path| path.settings.demand.is_some() || path.reader_count() > 0);
         let (host, port) = (url.host.as_str().into(), url.port);
         pull.state = State::Queued { since: self.now.instant, url: Box::new(url) };
         pull.turn = Turn::Asked;

@@ -23,15 +23,17 @@ use super::{
     auth::{Credentials, Protocol, Question, Verdict},
     dialer::DialRequest,
     directory::{Directory, Event},
+    http::credentials,
     settings::Action,
 };
 use crate::shard::{
-    Mail,
-    access::{AccessOutcome, AccessQuestion, AccessTo, REALM},
+    Asker, Mail,
+    access::{AccessOutcome, AccessQuestion, AccessTo, Presented, REALM},
     boot,
     media_io::{BackendKind, MediaIo, WakeFd},
     mesh::Mesh,
     slots::Key,
+    web::WebService,
 };
 
 /// How long the thread sleeps at most; mail wakes it at once.
@@ -63,14 +65,14 @@ pub struct AuthRequest {
 struct Reply {
     handle: DeskHandle,
     shard: ShardId,
-    connection: Key,
+    asker: Asker,
     answered: bool,
 }
 
 impl AuthRequest {
     pub fn answer(mut self, verdict: Verdict) {
         self.reply.answered = true;
-        self.reply.handle.verdict(self.reply.shard, self.reply.connection, verdict);
+        self.reply.handle.verdict(self.reply.shard, self.reply.asker, verdict);
     }
 }
 
@@ -78,7 +80,7 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if !self.answered {
             let reason = "nobody could check the credentials".to_owned();
-            self.handle.verdict(self.shard, self.connection, Verdict::Denied { reason });
+            self.handle.verdict(self.shard, self.asker, Verdict::Denied { reason });
         }
     }
 }
@@ -114,7 +116,7 @@ type Done = oneshot::Sender<Result<(), String>>;
 enum Command {
     Apply { settings: Arc<Settings>, done: Done },
     Kick { session: Uuid, done: oneshot::Sender<()> },
-    Verdict { shard: ShardId, connection: Key, outcome: AccessOutcome },
+    Verdict { shard: ShardId, asker: Asker, outcome: AccessOutcome },
     Dialable { shard: ShardId, pull: Key, addresses: Result<Vec<SocketAddr>, String> },
     Settle(oneshot::Sender<()>),
     Stop,
@@ -139,10 +141,10 @@ impl DeskHandle {
         result.await.unwrap_or_else(|_| Err("the relay is ending".to_owned()))
     }
 
-    /// Closes a session and its connection; false when there is no such session. Returns when it is gone, after two
+    /// Closes a session, of RTSP with its connection; false when there is no such session. Returns when it is gone, after two
     /// seconds at the latest.
     pub async fn kick(&self, session: Uuid) -> bool {
-        if self.directory.session(session).is_none() {
+        if self.directory.shard_of(session).is_none() {
             return false;
         }
         let (done, gone) = oneshot::channel();
@@ -160,13 +162,13 @@ impl DeskHandle {
     }
 
     /// Answers a shard's question.
-    pub fn verdict(&self, shard: ShardId, connection: Key, verdict: Verdict) {
+    pub fn verdict(&self, shard: ShardId, asker: Asker, verdict: Verdict) {
         let outcome = match verdict {
             Verdict::Allowed { user } => AccessOutcome::Allowed { user },
             Verdict::Challenge => AccessOutcome::Challenge,
             Verdict::Denied { reason } => AccessOutcome::Denied { reason },
         };
-        self.send(Command::Verdict { shard, connection, outcome });
+        self.send(Command::Verdict { shard, asker, outcome });
     }
 }
 
@@ -300,8 +302,8 @@ impl Loop {
                     self.apply_next();
                 }
                 Command::Kick { session, done } => self.kick(session, done),
-                Command::Verdict { shard, connection, outcome } => {
-                    self.mesh.send(shard, Mail::Verdict { connection, outcome });
+                Command::Verdict { shard, asker, outcome } => {
+                    self.mesh.send(shard, Mail::Verdict { asker, outcome });
                 }
                 Command::Dialable { shard, pull, addresses } => {
                     self.mesh.send(shard, Mail::Dialable { pull, addresses });
@@ -340,15 +342,15 @@ impl Loop {
 
     fn on_mail(&mut self, shard: ShardId, mail: Mail) {
         match mail {
-            Mail::Claim { path, pinned, connection } => {
+            Mail::Claim { path, pinned, asker } => {
                 let home = self.registry.claim(&path, pinned);
-                self.mesh.send(shard, Mail::Home { connection, path, home });
+                self.mesh.send(shard, Mail::Home { asker, path, home });
             }
             Mail::Release { path, claims } => self.registry.release(&path, claims),
             Mail::Load { permille } => self.registry.measured(shard, permille),
             Mail::News(news) => self.on_news(shard, *news),
-            Mail::Authenticate { connection, question } => {
-                let reply = Reply { handle: self.handle.clone(), shard, connection, answered: false };
+            Mail::Authenticate { asker, question } => {
+                let reply = Reply { handle: self.handle.clone(), shard, asker, answered: false };
                 let question = asked(*question, &self.settings);
                 (self.neighbours.auth)(AuthRequest { question, reply });
             }
@@ -364,6 +366,10 @@ impl Loop {
             | Mail::Heard { .. }
             | Mail::Begin { .. }
             | Mail::Verdict { .. }
+            | Mail::WebConnection { .. }
+            | Mail::WebRequest { .. }
+            | Mail::WebAnswer { .. }
+            | Mail::WebGone { .. }
             | Mail::Dialable { .. }
             | Mail::Settings { .. }
             | Mail::Kick { .. }
@@ -375,7 +381,7 @@ impl Loop {
 
     fn on_news(&mut self, shard: ShardId, news: News) {
         let ended = match &news {
-            News::SessionClosed { id, .. } => Some(*id),
+            News::SessionClosed { id, .. } | News::HlsSessionClosed { id, .. } => Some(*id),
             _ => None,
         };
         for event in self.neighbours.directory.apply(shard, news) {
@@ -389,8 +395,8 @@ impl Loop {
 
     fn kick(&mut self, session: Uuid, done: oneshot::Sender<()>) {
         // One that ended meanwhile is gone: `done` is dropped, which says so.
-        if let Some(found) = self.neighbours.directory.session(session) {
-            self.mesh.send(found.shard, Mail::Kick { session });
+        if let Some(shard) = self.neighbours.directory.shard_of(session) {
+            self.mesh.send(shard, Mail::Kick { session });
             self.kicks.entry(session).or_default().push(done);
         }
     }
@@ -487,7 +493,20 @@ fn keeping_engine(settings: Arc<Settings>, running: &Settings) -> Arc<Settings> 
 
 /// A shard's question in the words of the control plane.
 fn asked(question: AccessQuestion, settings: &Settings) -> Question {
-    let AccessQuestion { to, path, query, ip, id, user_agent, authorization, method, url, nonce } = question;
+    let AccessQuestion { to, path, query, ip, id, user_agent, presented } = question;
+    let (protocol, credentials) = match presented {
+        Presented::Rtsp { authorization, method, url, nonce } => {
+            let authorization = authorization.filter(|value| may_present(value, &settings.access.challenges));
+            let realm = REALM.to_owned();
+            (Protocol::Rtsp, Credentials::Rtsp { authorization, method, url, nonce, realm })
+        }
+        Presented::Web { service, authorization } => {
+            let protocol = match service {
+                WebService::Hls => Protocol::Hls,
+            };
+            (protocol, credentials::presented(authorization.as_ref()))
+        }
+    };
     Question {
         action: match to {
             AccessTo::Publish => Action::Publish,
@@ -497,16 +516,10 @@ fn asked(question: AccessQuestion, settings: &Settings) -> Question {
         path,
         query,
         ip,
-        protocol: Protocol::Rtsp,
+        protocol,
         id: Some(id),
         user_agent,
-        credentials: Credentials::Rtsp {
-            authorization: authorization.filter(|value| may_present(value, &settings.access.challenges)),
-            method,
-            url,
-            nonce,
-            realm: REALM.to_owned(),
-        },
+        credentials,
     }
 }
 

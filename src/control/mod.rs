@@ -6,6 +6,7 @@
 pub mod api;
 pub mod auth;
 pub mod certificate;
+pub mod check_hls;
 pub mod config;
 pub mod desk;
 pub mod dialer;
@@ -15,7 +16,7 @@ pub mod http;
 pub mod metrics;
 pub mod office;
 pub mod plane;
-pub mod rtsps;
 pub mod servers;
 pub mod settings;
+pub mod shard_tls;
 pub mod tally;

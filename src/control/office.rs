@@ -18,8 +18,8 @@ use super::{
     dialer::Dialer,
     directory::{Directory, Event},
     hooks::Hooks,
-    rtsps::Rtsps,
     servers::Servers,
+    shard_tls::ShardTls,
 };
 use crate::{observe::log, shard::boot};
 
@@ -48,7 +48,7 @@ pub struct Plane {
     pub hooks: Arc<Hooks>,
     pub log: log::Handle,
     pub servers: Servers,
-    pub rtsps: Rtsps,
+    pub shard_tls: ShardTls,
     pub dialer: Dialer,
 }
 
@@ -218,7 +218,7 @@ impl Office {
     async fn go_over_to(&self, plane: &Plane, view: &View) -> Result<(), String> {
         plane.servers.follow(view).await?;
         // Before a shard listens that needs it.
-        plane.rtsps.follow(&view.control).await?;
+        plane.shard_tls.follow(&view.control).await?;
         // Before the shards ask by the new rules.
         self.auth.reconfigure(Arc::clone(&view.control.auth));
         plane.desk.apply(Arc::clone(&view.settings)).await

@@ -18,8 +18,8 @@ use super::{
     directory::Directory,
     hooks::Hooks,
     office::{Office, Plane},
-    rtsps::Rtsps,
     servers::Servers,
+    shard_tls::ShardTls,
 };
 use crate::{
     observe::log,
@@ -47,7 +47,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts everything; the shards must be running, on the certificate of `rtsps`. `file` is watched for changes.
+    /// Starts everything; the shards must be running, on the certificates of `shard_tls`. `file` is watched for changes.
     ///
     /// # Errors
     /// A sentence for the operator: an address that cannot be had, a system that refuses a thread.
@@ -57,7 +57,7 @@ impl ControlPlane {
         mesh: Mesh<Mail>,
         gauges: Vec<Arc<ShardGauges>>,
         log: log::Handle,
-        rtsps: Rtsps,
+        shard_tls: ShardTls,
     ) -> Result<Self, String> {
         let said = |error: io::Error| format!("the control plane cannot start: {error}");
         let runtime = runtime::Builder::new_multi_thread()
@@ -114,11 +114,12 @@ impl ControlPlane {
             let desk = desk.handle();
             move |shard, pull, addresses| desk.dialable(shard, pull, addresses)
         }));
-        let plane = Plane { desk: desk.handle(), hooks, log, servers: Servers::new(&office), rtsps, dialer };
+        let plane =
+            Plane { desk: desk.handle(), hooks, log, servers: Servers::new(&office), shard_tls, dialer };
         let plane = office.open(plane);
         let follow = async {
             plane.servers.follow(&view).await?;
-            plane.rtsps.follow(&view.control).await
+            plane.shard_tls.follow(&view.control).await
         };
         if let Err(reason) = runtime.block_on(follow) {
             desk.stop().map_err(said)?;

@@ -24,6 +24,8 @@ pub struct ControlSettings {
     pub rtsp_port: u16,
     /// `rtspServerKey` and `rtspServerCert`, when RTSP is served over TLS.
     pub rtsp_tls: Option<TlsFiles>,
+    /// `hlsServerKey` and `hlsServerCert`, when HLS is served over TLS.
+    pub hls_tls: Option<TlsFiles>,
     /// `engine.dialsPerHost`: sources at one host that are being reached at a time.
     pub dials_per_host: NonZeroUsize,
     /// `engine.stateDir`: where paths added through the API are kept.

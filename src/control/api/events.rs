@@ -23,7 +23,7 @@ use super::{
     rfc3339,
 };
 use crate::control::{
-    directory::{Conn, Event, Session, Stream},
+    directory::{Conn, Event, HlsMuxer, Reader, Stream},
     http::{Stopping, answer::Failure},
 };
 
@@ -76,8 +76,8 @@ pub(super) fn described(event: &Event) -> (&'static str, Value) {
         Event::Unavailable { stream, reason } => {
             ("pathUnavailable", with_reason(stream_data(stream), reason))
         }
-        Event::ReaderJoined(session) => ("readerJoined", session_data(session)),
-        Event::ReaderLeft { session, reason } => ("readerLeft", with_reason(session_data(session), reason)),
+        Event::ReaderJoined(reader) => ("readerJoined", reader_data(reader)),
+        Event::ReaderLeft { reader, reason } => ("readerLeft", with_reason(reader_data(reader), reason)),
         Event::DemandBegan(demand) => ("demandBegan", json!({ "path": demand.path, "query": demand.query })),
         Event::DemandEnded { demand, reason } => {
             ("demandEnded", json!({ "path": demand.path, "reason": reason }))
@@ -85,11 +85,15 @@ pub(super) fn described(event: &Event) -> (&'static str, Value) {
         Event::SourceChanged { path, state, error } => {
             ("sourceChanged", json!({ "path": path, "state": state.as_str(), "error": error }))
         }
-        Event::SlowReader { session, encrypted, path, what, behind_ms, packets } => (
+        Event::HlsMuxerCreated(muxer) => ("hlsMuxerCreated", muxer_data(muxer)),
+        Event::HlsMuxerDestroyed { muxer, reason } => {
+            ("hlsMuxerDestroyed", with_reason(muxer_data(muxer), reason))
+        }
+        Event::SlowReader { session, kind, path, what, behind_ms, packets } => (
             "slowReader",
             json!({
                 "path": &**path,
-                "reader": Party::rtsp_session(*session, *encrypted),
+                "reader": Party::session(*kind, *session),
                 "what": slowness(*what),
                 "behindMs": behind_ms,
                 "packets": packets,
@@ -115,13 +119,22 @@ fn stream_data(stream: &Stream) -> Value {
     })
 }
 
-fn session_data(session: &Session) -> Value {
+fn reader_data(reader: &Reader) -> Value {
     json!({
-        "path": &*session.facts.path,
-        "reader": Party::from(session),
-        "remoteAddr": session.remote.to_string(),
-        "user": session.facts.user,
-        "userAgent": session.facts.user_agent,
+        "path": &**reader.path(),
+        "reader": Party::from(reader),
+        "remoteAddr": reader.remote().to_string(),
+        "user": reader.user(),
+        "userAgent": reader.user_agent(),
+    })
+}
+
+/// `remoteAddr` is of whoever asked for the stream first; `null` when it is always packaged.
+fn muxer_data(muxer: &HlsMuxer) -> Value {
+    json!({
+        "path": &*muxer.path,
+        "created": rfc3339(muxer.created),
+        "remoteAddr": muxer.by.map(|by| by.to_string()),
     })
 }
 

@@ -29,6 +29,8 @@ struct Summary {
     paths: PathCounts,
     rtsp_conns: usize,
     rtsp_sessions: SessionCounts,
+    hls_muxers: usize,
+    hls_sessions: usize,
     /// Of all streams since the start.
     inbound_bytes: u64,
     outbound_bytes: u64,
@@ -88,6 +90,7 @@ pub(super) async fn summary(State(api): State<Api>) -> Response {
             SessionState::Publish => sessions.publish += 1,
         }
     }
+    let (hls_muxers, hls_sessions) = office.directory.hls_counts();
     let (mut inbound_bytes, mut outbound_bytes, mut inbound_frames_in_error) = (0, 0, 0);
     for totals in office.directory.totals().values() {
         inbound_bytes += totals.inbound_bytes;
@@ -107,6 +110,8 @@ pub(super) async fn summary(State(api): State<Api>) -> Response {
         },
         rtsp_conns: office.directory.conns().len(),
         rtsp_sessions: sessions,
+        hls_muxers,
+        hls_sessions,
         inbound_bytes,
         outbound_bytes,
         inbound_frames_in_error,

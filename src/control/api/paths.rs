@@ -19,7 +19,7 @@ use super::{
 };
 use crate::control::{
     config::store::View,
-    directory::{Directory, Session},
+    directory::{Directory, Reader, ReaderKind},
     http::answer::{Failure, json as answer},
 };
 
@@ -105,8 +105,7 @@ fn live_path(view: &View, directory: &Directory, name: &str) -> LivePath {
     let pulled = directory.source(name);
     let is_pulled = pulled.is_some() || settings.is_some_and(PathSettings::is_pulled);
     let state = pulled.as_ref().map_or(SourceState::Stopped, |pulled| pulled.state);
-    let mut readers: Vec<Party> =
-        directory.readers(name).iter().map(|session| Party::from(&**session)).collect();
+    let mut readers: Vec<Party> = directory.readers(name).iter().map(Party::from).collect();
     readers.sort_by(|a, b| (a.kind, &a.id).cmp(&(b.kind, &b.id)));
     let tracks = stream.as_ref().map(|stream| stream.tracks.as_slice()).unwrap_or_default();
     let traffic = stream.as_ref().map(|stream| &stream.traffic);
@@ -156,22 +155,22 @@ impl Party {
         Some(Self { kind, id: String::new() })
     }
 
-    pub(super) fn rtsp_session(id: Uuid, encrypted: bool) -> Self {
-        Self { kind: if encrypted { "rtspsSession" } else { "rtspSession" }, id: id.to_string() }
+    pub(super) fn session(kind: ReaderKind, id: Uuid) -> Self {
+        Self { kind: kind.as_str(), id: id.to_string() }
     }
 }
 
-impl From<&Session> for Party {
-    fn from(session: &Session) -> Self {
-        Self::rtsp_session(session.id, session.encrypted)
+impl From<&Reader> for Party {
+    fn from(reader: &Reader) -> Self {
+        Self::session(reader.kind(), reader.id())
     }
 }
 
 impl From<&Origin> for Party {
     fn from(origin: &Origin) -> Self {
         match origin {
-            Origin::RtspSession(id) => Self::rtsp_session(*id, false),
-            Origin::RtspsSession(id) => Self::rtsp_session(*id, true),
+            Origin::RtspSession(id) => Self::session(ReaderKind::Rtsp, *id),
+            Origin::RtspsSession(id) => Self::session(ReaderKind::Rtsps, *id),
             Origin::RtspSource => Self { kind: "rtspSource", id: String::new() },
             Origin::Demo => Self { kind: "demoSource", id: String::new() },
         }

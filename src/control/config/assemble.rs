@@ -65,6 +65,11 @@ pub(super) fn globals(
         on_disconnect: hook("runOnDisconnect", false),
         rtsp_port: conf::rtsp_port(global),
         rtsp_tls: settings.rtsp.tls_address.map(|_| http::tls_files(global, "rtsp", report)),
+        hls_tls: settings
+            .hls
+            .as_ref()
+            .filter(|hls| hls.web.encrypted)
+            .map(|_| http::tls_files(global, "hls", report)),
         dials_per_host: conf::dials_per_host(engine),
         state_dir: conf::state_dir(engine, report),
         metrics_sessions: engine.bool("metricsSessions"),
@@ -135,6 +140,7 @@ fn without_paths(settings: &Settings) -> Settings {
         udp_payload_bytes_max: settings.udp_payload_bytes_max,
         udp_read_buffer_bytes: settings.udp_read_buffer_bytes,
         rtsp: settings.rtsp.clone(),
+        hls: settings.hls.clone(),
         engine: settings.engine.clone(),
         access: settings.access.clone(),
         paths: Default::default(),

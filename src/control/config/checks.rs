@@ -26,7 +26,7 @@ pub(super) fn global(global: Layers<'_>, env: &Environment, report: &mut Report)
             format!("'multicastIPRange' is '{range}': expected a multicast network such as 224.1.0.0/16");
         report.error(global.at("multicastIPRange"), message);
     }
-    for service in ["pprof", "playback", "hls", "webrtc"] {
+    for service in ["pprof", "playback", "webrtc"] {
         if global.bool(service) {
             http_address(global, &format!("{service}Address"), report);
         }

@@ -1,7 +1,7 @@
 //! From sections to the settings a shard runs on: the checks that concern more than one value.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     time::Duration,
@@ -14,6 +14,7 @@ use corecast_hub::{
 
 use super::{
     error::{At, Report},
+    hls,
     section::Layers,
     size,
     typed::Typed,
@@ -24,6 +25,8 @@ use crate::observe::log::{Destination, Level, LogSettings};
 const FLUSH_BYTES: (u64, u64) = (2 << 10, 16 << 20);
 /// Smallest and largest `ringMax`: below, no keyframe fits; above, a few cameras fill any memory.
 const RING_BYTES: (u64, u64) = (1 << 20, 1 << 30);
+/// An address that nobody listens on.
+pub(super) const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 pub(super) fn log_settings(global: Layers<'_>) -> LogSettings {
     let mut destinations = Vec::new();
@@ -60,6 +63,7 @@ pub(super) fn settings(global: Layers<'_>, engine: EngineSettings, report: &mut 
         udp_payload_bytes_max: u16::try_from(global.int("udpMaxPayloadSize")).unwrap_or(u16::MAX),
         udp_read_buffer_bytes: NonZeroUsize::new(udp_read_buffer),
         rtsp: rtsp(global, report),
+        hls: hls::settings(global, report),
         engine,
         access: Access { publish_open: false, read_open: false, challenges: vec![Challenge::Basic] },
         paths: PathTable::default(),
@@ -268,16 +272,15 @@ pub(super) fn address(global: Layers<'_>, name: &str, used: bool, report: &mut R
     if let Ok(address) = full.parse() {
         return address;
     }
-    let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
     if !used {
-        return unspecified;
+        return UNSPECIFIED;
     }
     // A name is looked up once, here: a listener needs an address, and --check should find a wrong one.
     match full.to_socket_addrs().ok().and_then(|mut found| found.next()) {
         Some(address) => address,
         None => {
             report.error(&global.get(name).at, address_rule(name, text));
-            unspecified
+            UNSPECIFIED
         }
     }
 }

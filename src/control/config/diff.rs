@@ -19,6 +19,8 @@ pub struct Changes {
     pub auth: bool,
     /// Where RTSP listens, over what, and with which certificate.
     pub rtsp: bool,
+    /// The HLS server, what it serves, or its certificate.
+    pub hls: bool,
     /// Commands of the top level: `runOnConnect` and its opposite.
     pub connect_hooks: bool,
     /// Keys whose new value waits for a restart of the program.
@@ -62,6 +64,7 @@ impl View {
             rtsp: old.rtsp != now.rtsp
                 || old.udp_read_buffer_bytes != now.udp_read_buffer_bytes
                 || old_control.rtsp_tls != new_control.rtsp_tls,
+            hls: old.hls != now.hls || old_control.hls_tls != new_control.hls_tls,
             connect_hooks: (&old_control.on_connect, &old_control.on_disconnect)
                 != (&new_control.on_connect, &new_control.on_disconnect),
             ..Changes::default()

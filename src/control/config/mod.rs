@@ -18,6 +18,7 @@ mod env;
 mod error;
 mod expand;
 mod ffmpeg_shape;
+mod hls;
 mod http;
 mod json;
 mod keys;

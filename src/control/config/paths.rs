@@ -90,6 +90,10 @@ pub(super) fn path(
         active: before.map_or_else(Quota::default, |before| before.settings.active.clone()),
         enabled: layers.bool("enabled"),
         fallback: fallback(layers),
+        hls_always_remux: match layers.get("hlsAlwaysRemux").value {
+            Typed::Bool(always) => Some(always),
+            _ => None,
+        },
     };
     let hooks = hooks(layers, native.is_some());
     let credentials = legacy::read(layers, context.env, report);

@@ -1,10 +1,10 @@
 //! Everything that is there at one moment, and what was there before, in sums.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::AddAssign, sync::Arc};
 
 use corecast_hub::roster::{Refusal, Slowness, SourceState, StreamTraffic};
 
-use super::{Conn, Session, Stream};
+use super::{Conn, HlsMuxer, HlsSession, MuxerTotals, Session, Stream};
 use crate::control::tally::Retired;
 
 /// Bytes of all publications that a path had; never goes back.
@@ -25,7 +25,7 @@ impl PathTotals {
     }
 }
 
-impl std::ops::AddAssign for PathTotals {
+impl AddAssign for PathTotals {
     fn add_assign(&mut self, more: Self) {
         self.inbound_bytes += more.inbound_bytes;
         self.outbound_bytes += more.outbound_bytes;
@@ -33,14 +33,14 @@ impl std::ops::AddAssign for PathTotals {
     }
 }
 
-/// The totals of ended publications and those of live ones, path by path.
-pub(super) fn with_live(
-    past: Vec<(Arc<str>, PathTotals)>,
-    live: &[Arc<Stream>],
-) -> BTreeMap<Arc<str>, PathTotals> {
+/// The totals of what has ended and those of what is live, path by path.
+pub(super) fn with_live<'a, T: AddAssign + Default>(
+    past: Vec<(Arc<str>, T)>,
+    live: impl Iterator<Item = (&'a Arc<str>, T)>,
+) -> BTreeMap<Arc<str>, T> {
     let mut totals: BTreeMap<_, _> = past.into_iter().collect();
-    for stream in live {
-        *totals.entry(Arc::clone(&stream.path)).or_default() += PathTotals::of(&stream.traffic);
+    for (path, moved) in live {
+        *totals.entry(Arc::clone(path)).or_default() += moved;
     }
     totals
 }
@@ -59,6 +59,32 @@ pub struct Census {
     pub incidents: Incidents,
     /// Of connections and sessions that are no more: of the plain server, and of that for TLS.
     pub retired: [Retired; 2],
+    pub hls: HlsCensus,
+}
+
+/// HLS muxers and sessions.
+#[derive(Debug, Default)]
+pub struct HlsCensus {
+    pub muxers: Vec<Arc<HlsMuxer>>,
+    pub sessions: Vec<Arc<HlsSession>>,
+    /// By path, of all muxers that it had.
+    pub totals: BTreeMap<Arc<str>, MuxerTotals>,
+    /// Of all muxers since the start.
+    pub all_muxers: MuxerTotals,
+    /// Of sessions that are no more.
+    pub session_bytes_retired: u64,
+}
+
+impl HlsCensus {
+    /// Counts in what those that are there have moved; `past` are the totals of muxers that are not.
+    pub(super) fn settle(&mut self, past: Vec<(Arc<str>, MuxerTotals)>) {
+        self.sessions.sort_unstable_by_key(|session| (session.created, session.id));
+        // Read once, so that the sum is that of its parts.
+        let live: Vec<_> =
+            self.muxers.iter().map(|muxer| (&muxer.path, MuxerTotals::of(&muxer.traffic))).collect();
+        live.iter().for_each(|(_, moved)| self.all_muxers += *moved);
+        self.totals = with_live(past, live.into_iter());
+    }
 }
 
 #[derive(Debug, Clone, Default)]

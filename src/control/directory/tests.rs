@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::*;
+use corecast_hub::roster::{HlsMuxerTraffic, HlsSessionTraffic, SessionState};
+
+use super::{past::PAST_PATHS_MAX, tables::EARLY_ENDS_MAX, *};
 
 fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
@@ -64,6 +66,37 @@ fn stream_down(path: &str) -> News {
     News::StreamDown { path: path.into(), reason: "over".to_owned() }
 }
 
+fn muxer_opened(path: &str, created: u64, traffic: &Arc<HlsMuxerTraffic>) -> News {
+    News::HlsMuxerOpened {
+        path: path.into(),
+        created: at(created),
+        by: Some(remote()),
+        traffic: Arc::clone(traffic),
+    }
+}
+
+fn muxer_closed(path: &str) -> News {
+    News::HlsMuxerClosed { path: path.into(), reason: "over".to_owned() }
+}
+
+fn hls_opened(n: u128, created: u64, path: &str, traffic: &Arc<HlsSessionTraffic>) -> News {
+    News::HlsSessionOpened {
+        id: id(n),
+        created: at(created),
+        remote: remote(),
+        path: path.into(),
+        query: "x=1".to_owned(),
+        user: "jo".to_owned(),
+        user_agent: "Safari".to_owned(),
+        is_cdn: false,
+        traffic: Arc::clone(traffic),
+    }
+}
+
+fn hls_closed(n: u128) -> News {
+    News::HlsSessionClosed { id: id(n), reason: "over".to_owned() }
+}
+
 #[test]
 fn lists_are_by_time_and_items_by_id() {
     let directory = Directory::default();
@@ -115,11 +148,11 @@ fn readers_join_when_they_play_and_leave_when_they_stop_or_end() {
     directory.apply(0, session_opened(2, 1));
     assert!(directory.apply(0, session_is(1, SessionState::Idle, "cam", None)).is_empty());
     let events = directory.apply(0, session_is(1, SessionState::Read, "cam", None));
-    assert!(matches!(&events[..], [Event::ReaderJoined(session)] if &*session.facts.path == "cam"));
+    assert!(matches!(&events[..], [Event::ReaderJoined(reader)] if &**reader.path() == "cam"));
     // A change that is none of playing says nothing.
     assert!(directory.apply(0, session_is(1, SessionState::Read, "cam", Some(7))).is_empty());
     directory.apply(0, session_is(2, SessionState::Read, "cam", None));
-    let readers: Vec<_> = directory.readers("cam").iter().map(|session| session.id).collect();
+    let readers: Vec<_> = directory.readers("cam").iter().map(Reader::id).collect();
     assert_eq!(readers, [id(1), id(2)]);
     assert_eq!(directory.reader_counts(), HashMap::from([("cam".into(), 2)]));
     let events = directory.apply(0, session_is(1, SessionState::Idle, "cam", None));
@@ -176,7 +209,7 @@ fn totals_of_paths_without_a_stream_are_bounded_and_the_oldest_go_first() {
     assert_eq!(totals.len(), PAST_PATHS_MAX + 1);
     assert!(!totals.contains_key("first") && totals.contains_key("again"));
     assert_eq!(totals["live"].inbound_bytes, 2);
-    assert_eq!(directory.tables().past_order.len(), PAST_PATHS_MAX);
+    assert_eq!(directory.tables().past.idle_count(), PAST_PATHS_MAX);
 }
 
 #[test]
@@ -191,10 +224,102 @@ fn newly_known_tracks_and_incidents_are_kept() {
         let news = News::Refused { path: "cam".into(), remote: remote(), why: Refusal::MaxReaders };
         assert!(matches!(directory.apply(0, news)[..], [Event::Refused { .. }]));
     }
-    let (session, what) = (id(1), Slowness::Closed);
-    let news = News::SlowReader { session, path: "cam".into(), what, behind_ms: 0, packets: 0 };
-    assert!(matches!(directory.apply(0, news)[..], [Event::SlowReader { .. }]));
+    directory.apply(0, hls_opened(2, 1, "cam", &Arc::default()));
+    for (session, expected) in [(id(1), ReaderKind::Rtsp), (id(2), ReaderKind::Hls)] {
+        let what = Slowness::Closed;
+        let news = News::SlowReader { session, path: "cam".into(), what, behind_ms: 0, packets: 0 };
+        assert!(matches!(directory.apply(0, news)[..], [Event::SlowReader { kind, .. }] if kind == expected));
+    }
     let incidents = directory.incidents();
     assert_eq!(incidents.refused, BTreeMap::from([(Refusal::MaxReaders, 2)]));
-    assert_eq!(incidents.slow, BTreeMap::from([(Slowness::Closed, 1)]));
+    assert_eq!(incidents.slow, BTreeMap::from([(Slowness::Closed, 2)]));
+}
+
+#[test]
+fn viewers_over_hls_are_readers_from_their_beginning_to_their_end() {
+    let directory = Directory::default();
+    directory.apply(0, session_opened(1, 1));
+    directory.apply(0, session_is(1, SessionState::Read, "cam", None));
+    let events = directory.apply(3, hls_opened(2, 2, "cam", &Arc::default()));
+    let [Event::ReaderJoined(reader)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((reader.kind(), reader.id(), &**reader.path()), (ReaderKind::Hls, id(2), "cam"));
+    assert_eq!((reader.query(), reader.user(), reader.user_agent()), ("x=1", "jo", "Safari"));
+    assert_eq!(reader.remote(), remote());
+    let kinds: Vec<_> = directory.readers("cam").iter().map(Reader::kind).collect();
+    assert_eq!(kinds, [ReaderKind::Rtsp, ReaderKind::Hls]);
+    assert_eq!(directory.reader_counts(), HashMap::from([("cam".into(), 2)]));
+    assert_eq!([1, 2, 3].map(|n| directory.shard_of(id(n))), [Some(0), Some(3), None]);
+    assert!(directory.session(id(2)).is_none() && directory.hls_session(id(1)).is_none());
+
+    let events = directory.apply(3, hls_closed(2));
+    assert!(
+        matches!(&events[..], [Event::ReaderLeft { reader: Reader::Hls(_), reason }] if reason == "over")
+    );
+    assert!(directory.apply(3, hls_closed(2)).is_empty(), "it is told once");
+    assert_eq!(directory.readers("cam").len(), 1);
+    assert!(directory.hls_sessions().is_empty());
+}
+
+#[test]
+fn muxers_are_told_of_and_listed_by_time() {
+    let directory = Directory::default();
+    for (path, created) in [("b", 2), ("c", 1), ("a", 2)] {
+        let events = directory.apply(0, muxer_opened(path, created, &Arc::default()));
+        assert!(matches!(&events[..], [Event::HlsMuxerCreated(muxer)] if &*muxer.path == path));
+    }
+    let paths: Vec<_> = directory.hls_muxers().iter().map(|muxer| muxer.path.to_string()).collect();
+    assert_eq!(paths, ["c", "a", "b"]);
+    let sessions = [(5, 20), (6, 10)].map(|(n, created)| hls_opened(n, created, "a", &Arc::default()));
+    sessions.into_iter().for_each(|news| drop(directory.apply(0, news)));
+    let ids: Vec<_> = directory.hls_sessions().iter().map(|session| session.id).collect();
+    assert_eq!(ids, [id(6), id(5)]);
+    assert_eq!(directory.hls_counts(), (3, 2));
+    // One that takes the place of another ends that one.
+    let events = directory.apply(0, muxer_opened("a", 3, &Arc::default()));
+    assert!(matches!(&events[..], [Event::HlsMuxerDestroyed { .. }, Event::HlsMuxerCreated(_)]));
+    let events = directory.apply(0, muxer_closed("a"));
+    assert!(matches!(&events[..], [Event::HlsMuxerDestroyed { reason, .. }] if reason == "over"));
+    assert!(directory.apply(0, muxer_closed("a")).is_empty());
+    assert!(directory.hls_muxer("a").is_none() && directory.hls_muxer("b").is_some());
+}
+
+#[test]
+fn what_muxers_and_viewers_over_hls_moved_stays_counted() {
+    let directory = Directory::default();
+    let moved = |path: &str, bytes: u64| {
+        let traffic = Arc::<HlsMuxerTraffic>::default();
+        directory.apply(0, muxer_opened(path, 1, &traffic));
+        traffic.outbound_bytes.set(bytes);
+        traffic.outbound_frames_discarded.set(1);
+        traffic.playlists_rendered.set(2);
+    };
+    moved("cam", 100);
+    directory.apply(0, muxer_closed("cam"));
+    moved("cam", 10);
+    moved("other", 1);
+    let viewer = Arc::<HlsSessionTraffic>::default();
+    directory.apply(0, hls_opened(1, 1, "cam", &viewer));
+    viewer.outbound_bytes.set(7);
+    // The end of the first was not told.
+    directory.apply(0, hls_opened(1, 2, "cam", &Arc::default()));
+    let census = directory.census().hls;
+    assert_eq!((census.session_bytes_retired, census.sessions.len()), (7, 1));
+    let totals = |bytes, times| MuxerTotals {
+        outbound_bytes: bytes,
+        outbound_frames_discarded: times,
+        playlists_rendered: 2 * times,
+    };
+    assert_eq!(
+        census.totals,
+        BTreeMap::from([("cam".into(), totals(110, 2)), ("other".into(), totals(1, 1))])
+    );
+    assert_eq!(census.all_muxers, totals(111, 3));
+    // Those of forgotten paths are in the sum.
+    for n in 0..=PAST_PATHS_MAX {
+        moved(&format!("p{n}"), 1);
+        directory.apply(0, muxer_closed(&format!("p{n}")));
+    }
+    let census = directory.census().hls;
+    assert_eq!(census.totals.len(), PAST_PATHS_MAX + 2);
+    assert_eq!(census.all_muxers.outbound_bytes, 111 + PAST_PATHS_MAX as u64 + 1);
 }

@@ -187,13 +187,17 @@ impl Hooks {
             Event::Unavailable { stream, .. } => {
                 self.end(&mut state, &Key::Stream(Arc::clone(&stream.path)));
             }
-            Event::ReaderJoined(session) => self.begin(&mut state, Subject::Reader(Arc::clone(session))),
-            Event::ReaderLeft { session, .. } => self.end(&mut state, &Key::Reader(session.id)),
+            Event::ReaderJoined(reader) => self.begin(&mut state, Subject::Reader(reader.clone())),
+            Event::ReaderLeft { reader, .. } => self.end(&mut state, &Key::Reader(reader.id())),
             Event::DemandBegan(demand) => self.begin(&mut state, Subject::Demand(Arc::clone(demand))),
             Event::DemandEnded { demand, reason } => {
                 self.end_because(&mut state, &Key::Demand(Arc::clone(&demand.path)), reason);
             }
-            Event::SourceChanged { .. } | Event::SlowReader { .. } | Event::Refused { .. } => {}
+            Event::SourceChanged { .. }
+            | Event::HlsMuxerCreated(_)
+            | Event::HlsMuxerDestroyed { .. }
+            | Event::SlowReader { .. }
+            | Event::Refused { .. } => {}
         }
     }
 

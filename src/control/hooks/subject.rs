@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{HookKind, Spec};
 use crate::control::{
     config::store::{PathConf, Variables, View},
-    directory::{Conn, Demand, Session, Stream},
+    directory::{Conn, Demand, Reader, ReaderKind, Stream},
     settings::{Hook, PathHooks},
 };
 
@@ -65,7 +65,7 @@ pub(super) enum Key {
 /// Whom hooks are about.
 #[derive(Debug, Clone)]
 pub(super) enum Subject {
-    Reader(Arc<Session>),
+    Reader(Reader),
     Stream(Arc<Stream>),
     Demand(Arc<Demand>),
     Conn(Arc<Conn>),
@@ -82,7 +82,7 @@ pub(super) struct Pair {
 impl Subject {
     pub(super) fn key(&self) -> Key {
         match self {
-            Self::Reader(session) => Key::Reader(session.id),
+            Self::Reader(reader) => Key::Reader(reader.id()),
             Self::Stream(stream) => Key::Stream(Arc::clone(&stream.path)),
             Self::Demand(demand) => Key::Demand(Arc::clone(&demand.path)),
             Self::Conn(conn) => Key::Conn(conn.id),
@@ -118,12 +118,12 @@ impl Subject {
                 let during = self.spec(HookKind::Demand, &hooks.demand, &variables);
                 vec![Pair { during, after: self.spec(HookKind::UnDemand, &hooks.un_demand, &variables) }]
             }
-            Self::Reader(session) => {
-                let (hooks, mut variables) = of_path(&session.facts.path)?;
+            Self::Reader(reader) => {
+                let (hooks, mut variables) = of_path(reader.path())?;
                 variables.extend([
-                    variable("MTX_QUERY", query_escape(&session.facts.query)),
-                    variable("MTX_READER_TYPE", session_type(session.encrypted)),
-                    variable("MTX_READER_ID", session.id),
+                    variable("MTX_QUERY", query_escape(reader.query())),
+                    variable("MTX_READER_TYPE", reader.kind().as_str()),
+                    variable("MTX_READER_ID", reader.id()),
                 ]);
                 let during = self.spec(HookKind::Read, &hooks.read, &variables);
                 vec![Pair { during, after: self.spec(HookKind::Unread, &hooks.unread, &variables) }]
@@ -131,8 +131,8 @@ impl Subject {
             Self::Stream(stream) => {
                 let (hooks, mut variables) = of_path(&stream.path)?;
                 let (kind, id) = match &stream.origin {
-                    Origin::RtspSession(id) => (session_type(false), id.to_string()),
-                    Origin::RtspsSession(id) => (session_type(true), id.to_string()),
+                    Origin::RtspSession(id) => (ReaderKind::Rtsp.as_str(), id.to_string()),
+                    Origin::RtspsSession(id) => (ReaderKind::Rtsps.as_str(), id.to_string()),
                     Origin::RtspSource => ("rtspSource", String::new()),
                     Origin::Demo => ("demo", String::new()),
                 };
@@ -160,9 +160,9 @@ impl Subject {
     /// What its lines in the log begin with.
     fn prefix(&self) -> String {
         match self {
-            Self::Reader(session) => {
-                let id = session.id.simple().to_string();
-                format!("[{}] [session {}]", rtsp_server(session.encrypted), &id[..8])
+            Self::Reader(reader) => {
+                let id = reader.id().simple().to_string();
+                format!("[{}] [session {}]", reader.kind().server(), &id[..8])
             }
             Self::Stream(stream) => format!("[path {}]", stream.path),
             Self::Demand(demand) => format!("[path {}]", demand.path),
@@ -170,10 +170,6 @@ impl Subject {
             Self::StaticPath(path) => format!("[path {path}]"),
         }
     }
-}
-
-fn session_type(encrypted: bool) -> &'static str {
-    if encrypted { "rtspsSession" } else { "rtspSession" }
 }
 
 fn variable(name: &str, value: impl ToString) -> (String, String) {

@@ -1,13 +1,13 @@
 //! What a client says it is, in the `Authorization` header (contract §1.3).
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderValue;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::control::auth::Credentials;
 
 /// What cannot be read counts as nothing, so that the client is asked.
-pub(super) fn presented(headers: &HeaderMap) -> Credentials {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+pub fn presented(authorization: Option<&HeaderValue>) -> Credentials {
+    let value = authorization.and_then(|value| value.to_str().ok());
     let Some((scheme, rest)) = value.and_then(|value| value.split_once(' ')) else {
         return Credentials::None;
     };
@@ -36,9 +36,7 @@ mod tests {
     use super::*;
 
     fn of(value: &str) -> String {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, value.parse().unwrap());
-        match presented(&headers) {
+        match presented(Some(&value.parse().unwrap())) {
             Credentials::None => "none".to_owned(),
             Credentials::Basic { user, password } => format!("{user} {password}"),
             Credentials::Bearer(token) => format!("token {token}"),
@@ -56,6 +54,6 @@ mod tests {
         for nothing in ["Basic", "Basic !!", "Basic YWRt", "Bearer ", "Digest a=b", ""] {
             assert_eq!(of(nothing), "none", "{nothing}");
         }
-        assert_eq!(format!("{:?}", presented(&HeaderMap::new())), "None");
+        assert_eq!(format!("{:?}", presented(None)), "None");
     }
 }

@@ -21,12 +21,13 @@ use super::{
     REQUEST_MAX, Site, Stopping,
     answer::{Failure, Logged, page_not_found, unauthorized},
     credentials,
-    origins::Origins,
-    proxies,
 };
-use crate::control::{
-    auth::{Protocol, Question, Verdict},
-    office::Office,
+use crate::{
+    control::{
+        auth::{Protocol, Question, Verdict},
+        office::Office,
+    },
+    shard::web::{origins::Origins, proxies},
 };
 
 /// Largest body of a request, bytes (contract §2.1).
@@ -154,7 +155,7 @@ impl Front {
             protocol: Protocol::Http,
             id: None,
             user_agent: user_agent.unwrap_or_default().to_owned(),
-            credentials: credentials::presented(headers),
+            credentials: credentials::presented(headers.get(header::AUTHORIZATION)),
         };
         let ip = question.ip;
         let verdict = match self.office.auth.at_once(&question) {

@@ -6,11 +6,9 @@
 
 mod accept;
 pub mod answer;
-mod credentials;
+pub(super) mod credentials;
 mod front;
 mod listen;
-mod origins;
-mod proxies;
 mod stream;
 #[cfg(test)]
 mod tests;

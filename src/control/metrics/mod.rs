@@ -11,7 +11,7 @@
 //!
 //! **Sums.** MediaMTX has 23 lines for every RTSP session and 5 for every connection: with 10,000 readers more than a
 //! quarter million lines, of series that live as long as a viewer does. So sessions appear in sums, one line per
-//! state, connections in one; `sum(rtsp_sessions)` is right either way. `?sessions=1`, `engine.metricsSessions` and
+//! state, connections and HLS sessions in one; `sum(rtsp_sessions)` is right either way. `?sessions=1`, `engine.metricsSessions` and
 //! filters that name the category (`type=rtsp_sessions`, `rtsp_session=ID`) bring a series for each. Sums hold what
 //! ended sessions have moved, and paths what their earlier streams have: none goes back.
 

@@ -15,7 +15,7 @@ use super::{
         Number::{Real, Whole},
         Rows, Sheet, counter, gauge, label,
     },
-    snapshot::{Durations, ShardRow, Snapshot},
+    snapshot::{Durations, Hls, ShardRow, Snapshot},
 };
 use crate::control::hooks::HookCounts;
 
@@ -31,6 +31,16 @@ const HOOK_FAILURES: Family =
 const REFUSED: Family =
     counter("corecast_refused_total", "Publishers and readers turned away, by the limit that was reached.");
 
+const PLAYLISTS: Family = counter(
+    "corecast_hls_playlists_rendered_total",
+    "HLS playlists that were written out; however many viewers fetch one, it is once.",
+);
+const HTTP_CONNS: Family =
+    gauge("corecast_http_connections", "Open connections to the HTTP servers of the shards.");
+const HTTP_ANSWERS: Family = counter(
+    "corecast_http_answers_total",
+    "Answers of the HTTP servers of the shards, by the first digit of their status.",
+);
 const SOURCES: Family = gauge(
     "corecast_sources",
     "Sources that are pulled, by what is done for them; stopped are those of paths that are configured by name.",
@@ -60,6 +70,10 @@ pub fn write(sheet: &mut Sheet, snapshot: &Snapshot) {
     counts(sheet, REFUSED, "reason", REFUSALS.map(|(refusal, word)| (word, told(refusal))).into());
     sheet.section("Sources");
     write_sources(sheet, snapshot);
+    if let Some(hls) = &snapshot.hls {
+        sheet.section("HLS");
+        write_hls(sheet, hls);
+    }
     sheet.section("Control");
     write_control(sheet, snapshot);
     sheet.section("Shards");
@@ -85,6 +99,16 @@ const REFUSALS: [(Refusal, &str); 4] = [
 fn counts(sheet: &mut Sheet, family: Family, name: &'static str, counts: Vec<(&'static str, u64)>) {
     let rows = Rows::new(counts, |&mut (value, _)| vec![label(name, value)]);
     sheet.family(family, &rows, |&(_, count)| Whole(count));
+}
+
+fn write_hls(sheet: &mut Sheet, hls: &Hls) {
+    sheet.single(PLAYLISTS, Whole(hls.all_muxers.playlists_rendered));
+    let server = || label("server", "hls");
+    let conns = Rows::new(vec![hls.connections], |_| vec![server()]);
+    sheet.family(HTTP_CONNS, &conns, |&count| Whole(count));
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(hls.answers).collect();
+    let answers = Rows::new(classes, |&mut (class, _)| vec![label("code", class), server()]);
+    sheet.family(HTTP_ANSWERS, &answers, |&(_, count)| Whole(count));
 }
 
 /// Authentication and hooks.

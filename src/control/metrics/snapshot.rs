@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::process::Process;
 use crate::control::{
     auth::AuthCounts,
-    directory::{Census, Incidents, PathTotals},
+    directory::{Census, HlsCensus, Incidents, MuxerTotals, PathTotals, ReaderKind},
     hooks::{HookCounts, HookKind},
     office::{Office, ReloadStatus},
     tally::{self, ConnNumbers, Retired, SessionNumbers},
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub rtsp: Option<Rtsp>,
     /// Of RTSP over TLS; `None` when that is off.
     pub rtsps: Option<Rtsp>,
+    /// `None` when it is off.
+    pub hls: Option<Hls>,
     pub incidents: Incidents,
     pub auth: AuthCounts,
     /// By kind of hook.
@@ -65,8 +67,39 @@ pub struct PathRow {
     pub name: Arc<str>,
     /// It can be read.
     pub ready: bool,
-    pub rtsp_readers: usize,
-    pub rtsps_readers: usize,
+    /// In the order of [`ReaderKind::ALL`].
+    pub readers: [usize; ReaderKind::ALL.len()],
+}
+
+/// HLS muxers and sessions.
+#[derive(Debug, Clone, Default)]
+pub struct Hls {
+    pub sessions: Vec<HlsSessionRow>,
+    /// Sent to sessions that are no more.
+    pub session_bytes_retired: u64,
+    /// By path.
+    pub muxers: Vec<HlsMuxerRow>,
+    /// Of all muxers since the start.
+    pub all_muxers: MuxerTotals,
+    /// Open connections to the server.
+    pub connections: u64,
+    /// Answers of the server by the first digit of their status, from 1 to 5.
+    pub answers: [u64; 5],
+}
+
+#[derive(Debug, Clone)]
+pub struct HlsSessionRow {
+    pub id: Uuid,
+    pub path: Arc<str>,
+    pub remote: std::net::SocketAddr,
+    pub outbound_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct HlsMuxerRow {
+    pub path: Arc<str>,
+    /// Those of earlier muxers of the path among them.
+    pub totals: MuxerTotals,
 }
 
 #[derive(Debug, Clone)]
@@ -131,20 +164,24 @@ impl Snapshot {
             paths.entry(path).or_default();
         }
         paths.extend(census.streams.iter().map(|stream| (&stream.path, true)));
-        let mut readers: HashMap<&Arc<str>, [usize; 2]> = HashMap::new();
+        let mut readers: HashMap<&Arc<str>, [usize; ReaderKind::ALL.len()]> = HashMap::new();
+        let mut count = |path, kind: ReaderKind| readers.entry(path).or_default()[kind as usize] += 1;
         for session in census.sessions.iter().filter(|session| session.facts.state == SessionState::Read) {
-            readers.entry(&session.facts.path).or_default()[usize::from(session.encrypted)] += 1;
+            count(&session.facts.path, ReaderKind::of_rtsp(session.encrypted));
         }
+        census.hls.sessions.iter().for_each(|session| count(&session.path, ReaderKind::Hls));
         let paths = paths
             .into_iter()
-            .map(|(name, ready)| {
-                let [rtsp_readers, rtsps_readers] = readers.get(name).copied().unwrap_or_default();
-                PathRow { name: Arc::clone(name), ready, rtsp_readers, rtsps_readers }
+            .map(|(name, ready)| PathRow {
+                name: Arc::clone(name),
+                ready,
+                readers: readers.get(name).copied().unwrap_or_default(),
             })
             .collect();
         let [plain, encrypted] = &census.retired;
         let rtsp = settings.rtsp.address.map(|_| Rtsp::gather(&census, false, plain));
         let rtsps = settings.rtsp.tls_address.map(|_| Rtsp::gather(&census, true, encrypted));
+        let hls = settings.hls.as_ref().map(|_| Hls::gather(&census.hls, &office.gauges));
         let gauges = &office.gauges;
         let (sources, demands) = (count_sources(&census, &settings.paths), census.wanted.len() as u64);
         Self {
@@ -152,6 +189,7 @@ impl Snapshot {
             totals: census.totals,
             rtsp,
             rtsps,
+            hls,
             incidents: census.incidents,
             auth: office.auth.counters(),
             hooks: office.plane().map(|plane| plane.hooks.counters().snapshot()).unwrap_or_default(),
@@ -212,6 +250,36 @@ impl Rtsp {
                 })
                 .collect(),
             retired: retired.clone(),
+        }
+    }
+}
+
+impl Hls {
+    fn gather(census: &HlsCensus, gauges: &[Arc<ShardGauges>]) -> Self {
+        let answers = gauges.iter().map(|gauges| gauges.hls.answers());
+        Self {
+            sessions: census
+                .sessions
+                .iter()
+                .map(|session| HlsSessionRow {
+                    id: session.id,
+                    path: Arc::clone(&session.path),
+                    remote: session.remote,
+                    outbound_bytes: session.traffic.outbound_bytes.get(),
+                })
+                .collect(),
+            session_bytes_retired: census.session_bytes_retired,
+            muxers: census
+                .muxers
+                .iter()
+                .map(|muxer| HlsMuxerRow {
+                    path: Arc::clone(&muxer.path),
+                    totals: census.totals.get(&muxer.path).copied().unwrap_or_default(),
+                })
+                .collect(),
+            all_muxers: census.all_muxers,
+            connections: gauges.iter().map(|gauges| gauges.hls.connections.get()).sum(),
+            answers: answers.fold([0; 5], tally::plus),
         }
     }
 }

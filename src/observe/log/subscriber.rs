@@ -18,6 +18,9 @@ use super::{
     sink::{Sink, Target},
 };
 
+/// Begins the targets of our own events.
+const OURS: &str = "corecast";
+
 /// Seconds between two reports of dropped lines.
 const DROPS_REPORT_INTERVAL_S: i64 = 1;
 
@@ -134,7 +137,10 @@ impl Log {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.active.load().level
+        let level = self.active.load().level;
+        // What libraries have to say is about themselves, or about what any client can do to them.
+        let most = if metadata.target().starts_with(OURS) { level } else { level.min(LevelFilter::ERROR) };
+        metadata.is_event() && *metadata.level() <= most
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

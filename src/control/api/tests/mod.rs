@@ -1,6 +1,7 @@
 //! What clients of MediaMTX rely on, route by route.
 
 mod config;
+mod hls;
 mod live;
 mod routes;
 

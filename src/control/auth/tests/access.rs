@@ -110,6 +110,31 @@ async fn anybody_needs_no_credentials_and_may_have_some() {
     assert_eq!(auth.at_once(&publish), Some(Verdict::Challenge));
 }
 
+/// As an HLS front asks: a read of a path, with what HTTP carries.
+#[tokio::test]
+async fn a_viewer_over_hls_needs_what_any_reader_needs() {
+    let old = PathScope::Entries(Arc::new([Arc::from("cam_~id")].into()));
+    let auth = internal(vec![
+        reader(plain("viewer"), plain("p")),
+        user(plain("old"), Some(sha256("p")), vec![may(Action::Read, old)]),
+        user(plain("encoder"), Some(plain("p")), vec![may(Action::Publish, PathScope::Any)]),
+    ]);
+    let hls = |credentials, entry: &str| Question {
+        protocol: Protocol::Hls,
+        entry: Some(entry.into()),
+        ..question(credentials)
+    };
+    assert_eq!(auth.decide(hls(basic("viewer", "p"), "any")).await, allowed("viewer"));
+    // The credentials of a path (readUser, readPass) hold for what its entry serves.
+    assert_eq!(auth.decide(hls(basic("old", "p"), "cam_~id")).await, allowed("old"));
+    assert_denied(&auth.decide(hls(basic("old", "p"), "any")).await, "");
+    assert_denied(&auth.decide(hls(basic("encoder", "p"), "any")).await, "");
+    assert_denied(&auth.decide(hls(Credentials::Bearer("p".to_owned()), "any")).await, "");
+    assert_eq!(auth.at_once(&hls(Credentials::None, "any")), Some(Verdict::Challenge));
+    // Who failed waits, and whoever asks for them does not have to.
+    assert_eq!(auth.at_once(&hls(basic("viewer", "wrong"), "any")), None);
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -73,6 +73,26 @@ async fn the_server_is_told_all_and_decides() {
 }
 
 #[tokio::test]
+async fn of_a_viewer_over_hls_the_server_is_told_the_query_and_no_token_of_it() {
+    let (base, asked) = server().await;
+    let auth = asking(format!("{base}/auth"), Duration::from_secs(5));
+    let hls = |credentials| Question {
+        protocol: Protocol::Hls,
+        query: "token=t&_HLS_msn=3".to_owned(),
+        ..question(credentials)
+    };
+    assert_eq!(auth.decide(hls(basic("jo", "secret"))).await, allowed("jo"));
+    let told = asked.lock().unwrap().pop().unwrap();
+    let of = |key: &str| told[key].as_str().unwrap().to_owned();
+    assert_eq!([of("protocol"), of("action"), of("query")], ["hls", "read", "token=t&_HLS_msn=3"]);
+    assert_eq!([of("id"), of("userAgent")], ["00000000-0000-0000-0000-000000000007", "player"]);
+    assert_eq!(auth.decide(hls(Credentials::None)).await, Verdict::Challenge);
+    assert_eq!(asked.lock().unwrap().pop().unwrap()["token"], json!(""), "it judges the query for itself");
+    assert_denied(&auth.decide(hls(Credentials::Bearer("t".to_owned()))).await, "answered 401");
+    assert_eq!(asked.lock().unwrap().pop().unwrap()["token"], json!("t"));
+}
+
+#[tokio::test]
 async fn redirects_are_not_followed() {
     let (base, asked) = server().await;
     let auth = asking(format!("{base}/moved"), Duration::from_secs(5));

@@ -69,6 +69,10 @@ async fn key_server(set: Arc<Mutex<Value>>) -> (String, Arc<AtomicUsize>) {
 }
 
 fn checking(base: &str) -> Auth {
+    checking_with(base, false)
+}
+
+fn checking_with(base: &str, in_http_query: bool) -> Auth {
     auth(AuthMethod::Jwt {
         jwks_url: format!("{base}/jwks"),
         fingerprint: None,
@@ -76,7 +80,7 @@ fn checking(base: &str) -> Auth {
         exclude: vec![may(Action::Metrics, PathScope::Any)],
         issuer: Some("https://issuer".to_owned()),
         audience: Some("relay".to_owned()),
-        in_http_query: false,
+        in_http_query,
     })
 }
 
@@ -168,6 +172,36 @@ async fn the_token_comes_as_bearer_password_or_in_the_query() {
     }
     assert_denied(&auth.decide(question(basic("jo", ""))).await, "no token");
     assert_eq!(auth.at_once(&question(Credentials::None)), Some(Verdict::Challenge));
+}
+
+/// `authJWTInHTTPQuery`, for players that cannot send a header.
+#[tokio::test]
+async fn a_viewer_over_hls_may_have_the_token_in_the_query_if_that_is_configured() {
+    let signer = Signer::ed25519("a");
+    let (base, _) = key_server(Arc::new(Mutex::new(json!({"keys": [signer.jwk()]})))).await;
+    let token = signer.sign(&claims());
+    let hls =
+        |query: String, credentials| Question { query, protocol: Protocol::Hls, ..question(credentials) };
+    for in_query in [true, false] {
+        let auth = checking_with(&base, in_query);
+        let bearer = Credentials::Bearer(token.clone());
+        assert_eq!(auth.decide(hls(String::new(), bearer)).await, allowed("jo"));
+        for name in ["token", "jwt"] {
+            let verdict = auth.decide(hls(format!("{name}={token}"), Credentials::None)).await;
+            assert_eq!(
+                verdict,
+                if in_query { allowed("jo") } else { Verdict::Challenge },
+                "{name} {in_query}"
+            );
+        }
+        let elsewhere =
+            Question { path: "lobby".to_owned(), ..hls(format!("token={token}"), Credentials::None) };
+        let verdict = auth.decide(elsewhere).await;
+        match in_query {
+            true => assert_denied(&verdict, "does not permit"),
+            false => assert_eq!(verdict, Verdict::Challenge),
+        }
+    }
 }
 
 #[tokio::test]

@@ -146,4 +146,5 @@ pub(in super::super) const PATH: &[Key] = &[
     served("maxActive", COUNT, "0"),
     served("enabled", Bool, "yes"),
     served("sourceReconnectGrace", Duration, "0s"),
+    served("hlsAlwaysRemux", Bool, ""),
 ];

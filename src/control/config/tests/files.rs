@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use corecast_hub::settings::HlsVariant;
+
 use super::{
     super::{
         keys::{ENGINE, GLOBAL, Key, Kind, PATH, Status},
@@ -30,7 +32,15 @@ paths:
     runOnDemandRestart: yes
     runOnDemandCloseAfter: 10s
 ",
-    "hlsVariant: lowLatency",
+    "\
+hls: yes
+hlsAddress: :8888
+hlsAllowOrigin: \"*\"
+hlsVariant: lowLatency
+hlsSegmentDuration: 1s
+hlsPartDuration: 200ms
+hlsAlwaysRemux: yes
+",
     "protocols: [tcp]",
     "\
 rtspAuthMethods: [basic]
@@ -86,6 +96,11 @@ fn the_customers_snippets_load_one_by_one() {
     let tcp = load_with(SNIPPETS[2], &[]).unwrap();
     assert!(tcp.view.settings.rtsp.tcp && !tcp.view.settings.rtsp.udp);
     assert_eq!(tcp.warnings, ["c.yml:1:1: key 'protocols' is deprecated, read as 'rtspTransports'"]);
+    let hls = load_with(SNIPPETS[1], &[]).unwrap();
+    assert_eq!(hls.warnings, ["c.yml:3:1: key 'hlsAllowOrigin' is deprecated, read as 'hlsAllowOrigins'"]);
+    let settings = hls.view.settings.hls.clone().unwrap();
+    assert_eq!((settings.variant, settings.always_remux), (HlsVariant::LowLatency, true));
+    assert_eq!(settings.web.allow_origins, ["*"]);
     // Without the variables, at the start and with the line.
     assert_eq!(
         load_with(SNIPPETS[3], &[]).unwrap_err().to_string(),
@@ -113,6 +128,12 @@ fn the_customers_deployment_loads_as_it_stands() {
         assert_eq!(path.settings.readers_max.map(u32::from), Some(20));
     }
     assert!(view.serving("tram_1").is_none());
+    let hls = view.settings.hls.as_ref().unwrap();
+    assert_eq!(
+        (hls.web.encrypted, hls.web.allow_origins.as_slice()),
+        (true, &["https://rta.ae".to_owned()][..])
+    );
+    assert!(view.control.hls_tls.is_some());
     let engine = &view.settings.engine;
     assert_eq!(
         (engine.streams_max.map(u32::from), engine.readers_max.map(u32::from)),
@@ -143,9 +164,8 @@ fn every_key_at_its_default_loads_and_changes_nothing() {
     let loaded = super::load(&stock()).unwrap();
     // Switched on in words, and not served yet.
     for warning in &loaded.warnings {
-        let is_switch = ["rtmp", "srt", "moq", "hls", "webrtc"]
-            .iter()
-            .any(|name| warning.contains(&format!("key '{name}'")));
+        let is_switch =
+            ["rtmp", "srt", "moq", "webrtc"].iter().any(|name| warning.contains(&format!("key '{name}'")));
         assert!(is_switch, "{warning}");
     }
     let defaults = super::view("paths: {all_others: }");

@@ -6,6 +6,7 @@ mod edits;
 mod environment;
 mod ffmpeg_shape;
 mod files;
+mod hls;
 mod paths;
 mod refused;
 mod shown;

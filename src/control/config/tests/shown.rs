@@ -19,11 +19,11 @@ fn theirs(text: &str) -> Map<String, Value> {
 fn every_key_is_shown_as_mediamtx_shows_it_and_in_its_order() {
     let view = view(FILE);
     for (ours, theirs, extra) in [
-        (view.global_json(), theirs(GLOBAL), &["engine"][..]),
+        (view.global_json(), theirs(GLOBAL), &["hlsSessionMode", "engine"][..]),
         (
             view.path_json("cam1").unwrap(),
             theirs(PATH),
-            &["gopCache", "core", "maxActive", "enabled", "sourceReconnectGrace"],
+            &["gopCache", "core", "maxActive", "enabled", "sourceReconnectGrace", "hlsAlwaysRemux"],
         ),
     ] {
         let ours = body(ours);

@@ -180,12 +180,12 @@ fn a_file_of_another_program_is_given_up_on() {
 #[test]
 fn keys_of_later_versions_warn_only_when_they_change_something() {
     assert!(
-        warnings("hlsVariant: lowLatency\nrunOnConnect: ''\nhlsAllowOrigins: ['*']\nrtmpAddress: :1935")
+        warnings("rtmpEncryption: \"no\"\nrunOnConnect: ''\nwebrtcAllowOrigins: ['*']\nrtmpAddress: :1935")
             .is_empty()
     );
     assert_one_warning(
-        "hlsSegmentCount: 8",
-        "c.yml:1:1: key 'hlsSegmentCount' is accepted but not served by this version yet",
+        "webrtcHandshakeTimeout: 8s",
+        "c.yml:1:1: key 'webrtcHandshakeTimeout' is accepted but not served by this version yet",
     );
     assert_one_warning(
         "paths:\n  a: {rpiCameraMode: x}\n  b: {rpiCameraMode: x}\n  c: {rpiCameraMode: y}",
@@ -199,7 +199,7 @@ fn keys_of_later_versions_warn_only_when_they_change_something() {
 
 #[test]
 fn services_of_later_versions_warn_whenever_they_are_switched_on_in_words() {
-    for service in ["rtmp", "srt", "moq", "hls", "webrtc", "pprof", "playback"] {
+    for service in ["rtmp", "srt", "moq", "webrtc", "pprof", "playback"] {
         assert!(warnings(&format!("{service}: no")).is_empty(), "{service}");
         assert!(warnings(&format!("{service}:")).is_empty(), "{service}");
         let expected = format!("c.yml:1:1: key '{service}' is accepted but not served by this version yet");
@@ -232,8 +232,8 @@ fn the_default_users_are_recognised_in_any_spelling() {
 
 #[test]
 fn networks_are_checked() {
-    assert!(warnings("hlsTrustedProxies: []").is_empty());
-    assert_eq!(warnings("hlsTrustedProxies: [10.0.0.0/8, '::1', 10.0.0.1/32]").len(), 1);
+    assert!(warnings("webrtcTrustedProxies: []").is_empty());
+    assert_eq!(warnings("webrtcTrustedProxies: [10.0.0.0/8, '::1', 10.0.0.1/32]").len(), 1);
     for wrong in ["10.0.0.0/33", "proxy", "10.0.0"] {
         assert_one_error(
             &format!("hlsTrustedProxies: [{wrong}]"),
@@ -281,8 +281,8 @@ fn older_keys_are_translated_with_one_warning() {
          it is not served by this version yet",
     );
     assert_one_warning(
-        "hlsAllowOrigin: https://x",
-        "c.yml:1:1: key 'hlsAllowOrigin' is deprecated, read as 'hlsAllowOrigins'; \
+        "webrtcAllowOrigin: https://x",
+        "c.yml:1:1: key 'webrtcAllowOrigin' is deprecated, read as 'webrtcAllowOrigins'; \
          it is not served by this version yet",
     );
     // As MediaMTX: the older spelling wins.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::control::{
-    directory::{Conn, Demand, Session, Stream},
+    directory::{Conn, Demand, HlsSession, Reader, Session, Stream},
     settings::{Hook, PathHooks},
 };
 
@@ -116,7 +116,7 @@ fn gone(stream: &Arc<Stream>) -> Event {
 }
 
 fn left(session: &Arc<Session>) -> Event {
-    Event::ReaderLeft { session: Arc::clone(session), reason: "over".into() }
+    Event::ReaderLeft { reader: Reader::Rtsp(Arc::clone(session)), reason: "over".into() }
 }
 
 const REPORT: &str =
@@ -168,7 +168,7 @@ async fn every_hook_has_the_variables_of_the_contract() {
             ],
         ),
         (
-            Some(Event::ReaderJoined(Arc::clone(&session))),
+            Some(Event::ReaderJoined(Reader::Rtsp(Arc::clone(&session)))),
             vec![format!("read {path} {reader} RTSP_PATH=cam1 RTSP_PORT=8554 ")],
         ),
         (Some(left(&session)), vec![format!("unread {path} {reader} RTSP_PATH=cam1 RTSP_PORT=8554 ")]),
@@ -224,6 +224,36 @@ async fn every_hook_has_the_variables_of_the_contract() {
 }
 
 #[tokio::test]
+async fn a_viewer_over_hls_runs_the_hooks_of_a_reader() {
+    let (lines, _guard) = Lines::collect();
+    let scratch = Scratch::new();
+    let report = scratch.script("report", REPORT);
+    let hook = |name: &str| hook(&format!("{report} {name}"));
+    let cam = PathHooks { read: hook("read"), unread: hook("unread"), ..PathHooks::default() };
+    let hooks = start(&Fake { port: 8554, cam, ..Fake::default() });
+    let reader = Reader::Hls(Arc::new(HlsSession {
+        id: Uuid::from_u128(0x5e55_1011 << 96),
+        created: SystemTime::UNIX_EPOCH,
+        remote: "10.0.0.1:40000".parse().unwrap(),
+        path: "cam1".into(),
+        query: "a=b c".into(),
+        user: String::new(),
+        user_agent: String::new(),
+        is_cdn: false,
+        traffic: Arc::default(),
+        shard: 0,
+    }));
+    let expected = "G1=1 MTX_PATH=cam1 MTX_QUERY=a%3Db+c MTX_READER_ID=5e551011-0000-0000-0000-000000000000 \
+                    MTX_READER_TYPE=hlsSession RTSP_PATH=cam1 RTSP_PORT=8554 ";
+    hooks.on_event(&Event::ReaderJoined(reader.clone()));
+    eventually("runOnRead ran", || scratch.out() == format!("read {expected}\n")).await;
+    hooks.on_event(&Event::ReaderLeft { reader, reason: "over".into() });
+    let both = format!("read {expected}\nunread {expected}\n");
+    eventually("runOnUnread ran", || scratch.out() == both).await;
+    assert_eq!(lines.all()[0], "INFO [HLS] [session 5e551011] runOnRead command started");
+}
+
+#[tokio::test]
 async fn a_reload_touches_only_what_it_changes() {
     let (lines, _guard) = Lines::collect();
     let before = Fake::with_statics(&[("gone", "sleep 100"), ("other", "sleep 101"), ("same", "sleep 102")]);
@@ -269,7 +299,7 @@ async fn a_changed_command_replaces_the_one_that_runs_and_a_new_one_waits_for_it
     };
     let hooks = start(&fake("sleep 100", "", "true"));
     hooks.on_event(&Event::Available(stream("cam1")));
-    hooks.on_event(&Event::ReaderJoined(session("cam1")));
+    hooks.on_event(&Event::ReaderJoined(Reader::Rtsp(session("cam1"))));
     hooks.redefine(Arc::new(fake("sleep 101", "sleep 102", "")));
     let read = "[RTSP] [session 124ea3da] runOnRead command";
     assert_eq!(
@@ -345,7 +375,7 @@ async fn shutdown_ends_all_that_is_there_and_runs_what_belongs_to_its_end() {
     hooks.redefine(Arc::new(fake.clone()));
     hooks.on_event(&Event::ConnOpened(conn()));
     hooks.on_event(&Event::Available(stream("cam1")));
-    hooks.on_event(&Event::ReaderJoined(session("cam1")));
+    hooks.on_event(&Event::ReaderJoined(Reader::Rtsp(session("cam1"))));
     hooks.shutdown(PATIENCE).await;
     let mut ran: Vec<_> = scratch.out().lines().map(str::to_owned).collect();
     ran.sort();
@@ -379,7 +409,7 @@ fn what_came_over_tls_has_types_and_a_name_in_the_log_of_its_own() {
         let conn = Conn { encrypted, ..Arc::into_inner(conn()).unwrap() };
         is_set(Subject::Conn(Arc::new(conn)), "MTX_CONN_TYPE", conn_type, prefix);
         let reader = Session { encrypted, ..Arc::into_inner(session("cam1")).unwrap() };
-        is_set(Subject::Reader(Arc::new(reader)), "MTX_READER_TYPE", session_type, prefix);
+        is_set(Subject::Reader(Reader::Rtsp(Arc::new(reader))), "MTX_READER_TYPE", session_type, prefix);
         let id = Uuid::from_u128(2);
         let origin = if encrypted { Origin::RtspsSession(id) } else { Origin::RtspSession(id) };
         let publisher = Stream { origin, ..Arc::into_inner(stream("cam1")).unwrap() };

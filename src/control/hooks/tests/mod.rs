@@ -8,7 +8,10 @@ use std::{
     fmt::{self, Write as _},
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -16,7 +19,7 @@ use tracing::{
     Metadata, Subscriber,
     field::{Field, Visit},
     span,
-    subscriber::{DefaultGuard, set_default},
+    subscriber::{DefaultGuard, set_default, set_global_default},
 };
 
 use super::*;
@@ -108,6 +111,10 @@ struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Lines {
     fn collect() -> (Self, DefaultGuard) {
+        // tracing remembers of each line of code whether anybody listens. With a listener for the whole process it never
+        // remembers that nobody does, whichever thread comes to it first.
+        static LISTENER: Once = Once::new();
+        LISTENER.call_once(|| drop(set_global_default(Self::default())));
         let lines = Self::default();
         let guard = set_default(lines.clone());
         (lines, guard)

@@ -1,5 +1,6 @@
 //! The customer's names, MediaMTX's, and those that MediaMTX has replaced but still prints (contract §3).
 
+mod hls;
 mod overview;
 mod paths;
 mod rtsp;
@@ -20,8 +21,13 @@ use super::{
 pub fn write(sheet: &mut Sheet, snapshot: &Snapshot, filter: &Filter, one_by_one: bool) {
     overview::write(sheet, snapshot, filter);
     paths::write(sheet, snapshot, filter.share(Category::Paths));
-    unserved::write_before_rtsp(sheet, filter);
+    unserved::write_forward_dests(sheet, filter);
     let each = |category| one_by_one || filter.names(category);
+    if let Some(server) = &snapshot.hls {
+        let sessions = Category::HlsSessions;
+        hls::write_sessions(sheet, server, filter.share(sessions), each(sessions));
+        hls::write_muxers(sheet, server, filter.share(Category::HlsMuxers));
+    }
     for (server, names, conns, sessions) in [
         (&snapshot.rtsp, &rtsp::RTSP, Category::RtspConns, Category::RtspSessions),
         (&snapshot.rtsps, &rtsp::RTSPS, Category::RtspsConns, Category::RtspsSessions),
@@ -31,7 +37,7 @@ pub fn write(sheet: &mut Sheet, snapshot: &Snapshot, filter: &Filter, one_by_one
             rtsp::write_sessions(sheet, names, server, filter.share(sessions), each(sessions));
         }
     }
-    unserved::write_after_rtsp(sheet, filter);
+    unserved::write_webrtc(sheet, filter);
 }
 
 /// What one line of each family of a category is about: one thing, or several together.

@@ -22,10 +22,11 @@ const SENT: Family =
 pub fn write(sheet: &mut Sheet, snapshot: &Snapshot, filter: &Filter) {
     let ready = snapshot.paths.iter().filter(|path| path.ready).count();
     let conns = [&snapshot.rtsp, &snapshot.rtsps].into_iter().flatten().map(|rtsp| rtsp.conns.len()).sum();
+    let hls_sessions = snapshot.hls.as_ref().map_or(0, |hls| hls.sessions.len());
     let mut counts = vec![
         (Category::Paths, PATHS, ready),
         (Category::RtspConns, CONNS, conns),
-        (Category::HlsSessions, HLS, 0),
+        (Category::HlsSessions, HLS, hls_sessions),
         (Category::WebrtcSessions, WEBRTC, 0),
     ];
     // They are of whole categories: who asks for one item does not get them.

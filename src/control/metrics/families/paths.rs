@@ -3,7 +3,7 @@
 //! The API tells what the present stream of a path moved; here are totals, which do not go back when a stream ends.
 
 use crate::control::{
-    directory::PathTotals,
+    directory::{PathTotals, ReaderKind},
     metrics::{
         families::{Item, rows},
         filter::Share,
@@ -40,14 +40,10 @@ pub fn write(sheet: &mut Sheet, snapshot: &Snapshot, share: Share<'_>) {
         numbers: (),
     };
     let items = shown().flat_map(|path| {
-        let types = [("rtspSession", path.rtsp_readers), ("rtspsSession", path.rtsps_readers)];
+        let kinds = ReaderKind::ALL.into_iter().zip(path.readers).filter(|(_, count)| *count > 0);
         // MediaMTX has a line for a path without readers too.
-        let none = types.iter().all(|(_, count)| *count == 0).then(|| of_type(path, "", 0));
-        types
-            .into_iter()
-            .filter(|(_, count)| *count > 0)
-            .map(move |(kind, count)| of_type(path, kind, count))
-            .chain(none)
+        let none = path.readers.iter().all(|count| *count == 0).then(|| of_type(path, "", 0));
+        kinds.map(move |(kind, count)| of_type(path, kind.as_str(), count)).chain(none)
     });
     let readers = rows::<()>(items.collect(), share);
 

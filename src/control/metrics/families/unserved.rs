@@ -16,29 +16,6 @@ const FORWARD_DESTS: &[Part] = &[(
     ],
 )];
 
-const HLS_SESSIONS: &[Part] = &[(
-    "HLS sessions",
-    &[
-        gauge("hls_sessions", "HLS sessions."),
-        untyped("hls_sessions_outbound_bytes", "Bytes sent to HLS sessions."),
-    ],
-)];
-
-const HLS_MUXERS: &[Part] = &[
-    (
-        "HLS muxers",
-        &[
-            gauge("hls_muxers", "HLS muxers."),
-            untyped("hls_muxers_outbound_bytes", "Bytes sent by HLS muxers."),
-            untyped("hls_muxers_outbound_frames_discarded", "Frames that HLS muxers left out."),
-        ],
-    ),
-    (
-        "HLS muxers (deprecated)",
-        &[untyped("hls_muxers_bytes_sent", "The same as hls_muxers_outbound_bytes.")],
-    ),
-];
-
 const WEBRTC_SESSIONS: &[Part] = &[
     (
         "WebRTC sessions",
@@ -88,16 +65,14 @@ const WEBRTC_SESSIONS: &[Part] = &[
     ),
 ];
 
-pub fn write_before_rtsp(sheet: &mut Sheet, filter: &Filter) {
+pub fn write_forward_dests(sheet: &mut Sheet, filter: &Filter) {
     // MediaMTX keeps silent on these unless asked.
     if filter.names(Category::ForwardDests) {
         zeros(sheet, FORWARD_DESTS, filter.share(Category::ForwardDests));
     }
-    zeros(sheet, HLS_SESSIONS, filter.share(Category::HlsSessions));
-    zeros(sheet, HLS_MUXERS, filter.share(Category::HlsMuxers));
 }
 
-pub fn write_after_rtsp(sheet: &mut Sheet, filter: &Filter) {
+pub fn write_webrtc(sheet: &mut Sheet, filter: &Filter) {
     zeros(sheet, WEBRTC_SESSIONS, filter.share(Category::WebrtcSessions));
 }
 

@@ -46,6 +46,7 @@ fn an_item_leaves_its_own_lines_over() {
             "mediamtx_path_bytes_received{path=\"cam/1\"} 3000",
             "mediamtx_path_bytes_sent{path=\"cam/1\"} 6000",
             "paths{name=\"cam/1\",state=\"ready\"} 1",
+            "paths_readers{name=\"cam/1\",readerType=\"hlsSession\",state=\"ready\"} 2",
             "paths_readers{name=\"cam/1\",readerType=\"rtspSession\",state=\"ready\"} 2",
             "paths_inbound_bytes{name=\"cam/1\",state=\"ready\"} 3000",
             "paths_outbound_bytes{name=\"cam/1\",state=\"ready\"} 6000",

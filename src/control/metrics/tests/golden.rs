@@ -153,7 +153,7 @@ fn rtsp_over_tls_is_told_as_rtsp_is() {
     assert_eq!(value(&plain, "mediamtx_rtsp_conns_count") * 2.0, value(&both, "mediamtx_rtsp_conns_count"));
     let alone = scrape(&Snapshot { rtsp: None, rtsps: small().rtsp, ..small() }, "type=rtsps_conns");
     assert!(alone.contains(&format!("rtsps_conns{{id=\"{}\"}} 1", id(1))), "{alone}");
-    let paths = vec![PathRow { rtsps_readers: 3, ..path("cam", true, 2) }];
+    let paths = vec![PathRow { readers: [0, 2, 3], ..path("cam", true, 2) }];
     let text = scrape(&Snapshot { paths, ..small() }, "");
     for (kind, count) in [("rtspSession", 2.0), ("rtspsSession", 3.0)] {
         let series = format!("paths_readers{{name=\"cam\",readerType=\"{kind}\",state=\"ready\"}}");

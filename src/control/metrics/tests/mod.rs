@@ -3,6 +3,7 @@
 
 mod filters;
 mod golden;
+mod hls;
 mod parsed;
 mod process;
 mod sums;
@@ -21,22 +22,25 @@ use uuid::Uuid;
 use super::{
     Filter, page,
     process::Process,
-    snapshot::{ConnRow, Durations, PathRow, PullRow, Rtsp, SessionRow, ShardRow, Snapshot},
+    snapshot::{
+        ConnRow, Durations, Hls, HlsMuxerRow, HlsSessionRow, PathRow, PullRow, Rtsp, SessionRow, ShardRow,
+        Snapshot,
+    },
 };
 use crate::control::{
     auth::AuthCounts,
-    directory::{Incidents, PathTotals},
+    directory::{Incidents, MuxerTotals, PathTotals},
     hooks::{HookCounts, HookKind},
     office::ReloadStatus,
     tally::Retired,
 };
 
-/// Two paths, one of them live with two readers; everything has a number of its own.
+/// Two paths, one of them live with four readers, two of them over HLS; everything has a number of its own.
 fn small() -> Snapshot {
     let total =
         |n: u64| PathTotals { inbound_bytes: 1000 * n, outbound_bytes: 2000 * n, inbound_frames_in_error: n };
     Snapshot {
-        paths: vec![path("cam/1", true, 2), path("idle", false, 0)],
+        paths: vec![PathRow { readers: [2, 2, 0], ..path("cam/1", true, 2) }, path("idle", false, 0)],
         totals: [(Arc::from("cam/1"), total(3)), (Arc::from("gone"), total(5))].into(),
         rtsp: Some(Rtsp {
             conns: vec![conn(1), conn(2)],
@@ -48,6 +52,14 @@ fn small() -> Snapshot {
             retired: Retired::default(),
         }),
         rtsps: None,
+        hls: Some(Hls {
+            sessions: vec![hls_session(7, "cam/1"), hls_session(8, "cam/1")],
+            session_bytes_retired: 50,
+            muxers: vec![HlsMuxerRow { path: "cam/1".into(), totals: muxed(3) }],
+            all_muxers: muxed(5),
+            connections: 6,
+            answers: [0, 900, 20, 7, 1],
+        }),
         incidents: Incidents {
             refused: [(Refusal::MaxActive, 4)].into(),
             slow: [(Slowness::Skipped, 7)].into(),
@@ -90,13 +102,27 @@ fn unused() -> Snapshot {
         paths: Vec::new(),
         totals: Default::default(),
         rtsp: Some(Rtsp::default()),
+        hls: Some(Hls::default()),
         incidents: Incidents::default(),
         ..small()
     }
 }
 
 fn path(name: &str, ready: bool, rtsp_readers: usize) -> PathRow {
-    PathRow { name: name.into(), ready, rtsp_readers, rtsps_readers: 0 }
+    PathRow { name: name.into(), ready, readers: [0, rtsp_readers, 0] }
+}
+
+fn muxed(n: u64) -> MuxerTotals {
+    MuxerTotals { outbound_bytes: 10_000 * n, outbound_frames_discarded: 10 * n, playlists_rendered: 100 * n }
+}
+
+fn hls_session(n: u64, path: &str) -> HlsSessionRow {
+    HlsSessionRow {
+        id: Uuid::from_u64_pair(0, n),
+        path: path.into(),
+        remote: ([192, 0, 2, n as u8], 5000 + n as u16).into(),
+        outbound_bytes: 1000 * n,
+    }
 }
 
 fn id(n: u64) -> String {

@@ -73,9 +73,16 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 #[test]
 fn every_page_is_read_back() {
     for snapshot in [small(), unused()] {
-        for query in
-            ["", "sessions=1", "type=paths", "type=rtsp_sessions", "path=cam/1", "type=forward_dests"]
-        {
+        for query in [
+            "",
+            "sessions=1",
+            "type=paths",
+            "type=hls_sessions",
+            "hls_muxer=cam/1",
+            "type=rtsp_sessions",
+            "path=cam/1",
+            "type=forward_dests",
+        ] {
             let text = scrape(&snapshot, query);
             assert_eq!(parse(&text).len(), samples(&text).len());
         }

@@ -10,7 +10,7 @@ use corecast::{
         auth::{Credentials, Verdict},
         config::store::View,
         desk::{Desk, DeskHandle, Neighbours},
-        directory::{Directory, Event},
+        directory::{Directory, Event, Reader, Session},
     },
     shard::{
         boot,
@@ -30,6 +30,15 @@ use crate::support::{
     Camera, CameraPlan, PATIENCE, Rtsp, camera, flow::Watcher, ours_or_say_skipped, scratch_dir,
     server::free_ports, udp_pair, wait_for,
 };
+
+/// Those who read `path` over RTSP.
+fn rtsp_readers(directory: &Directory, path: &str) -> Vec<Arc<Session>> {
+    let of_rtsp = |reader| match reader {
+        Reader::Rtsp(session) => Some(session),
+        Reader::Hls(_) => None,
+    };
+    directory.readers(path).into_iter().filter_map(of_rtsp).collect()
+}
 
 struct Relay {
     port: u16,
@@ -62,11 +71,13 @@ fn told(event: &Event) -> String {
         Event::ConnClosed { reason, .. } => format!("conn closed: {reason}"),
         Event::Available(stream) => format!("available {}", stream.path),
         Event::Unavailable { stream, reason } => format!("unavailable {}: {reason}", stream.path),
-        Event::ReaderJoined(session) => format!("reads {}", session.facts.path),
-        Event::ReaderLeft { session, reason } => format!("left {}: {reason}", session.facts.path),
+        Event::ReaderJoined(reader) => format!("reads {}", reader.path()),
+        Event::ReaderLeft { reader, reason } => format!("left {}: {reason}", reader.path()),
         Event::DemandBegan(demand) => format!("wanted {}", demand.path),
         Event::DemandEnded { demand, reason } => format!("not wanted {}: {reason}", demand.path),
         Event::SourceChanged { path, state, .. } => format!("source of {path}: {state:?}"),
+        Event::HlsMuxerCreated(muxer) => format!("muxes {}", muxer.path),
+        Event::HlsMuxerDestroyed { muxer, reason } => format!("muxed {}: {reason}", muxer.path),
         Event::SlowReader { path, what, .. } => format!("slow {path}: {what:?}"),
         Event::Refused { path, why, .. } => format!("refused {path}: {why:?}"),
     }
@@ -96,6 +107,7 @@ impl Relay {
         let control_mesh = meshes.pop().unwrap();
         let gauges: Vec<Arc<ShardGauges>> = meshes.iter().map(|_| Arc::default()).collect();
         let tls = tls::server_config(Arc::default()).unwrap();
+        let tls = boot::ServerTls { rtsps: Arc::clone(&tls), hls: tls };
         let shards = boot::start(&settings, meshes, &gauges, &tls, &Arc::new(TlsClients::load())).unwrap();
         let (directory, events) = (Arc::<Directory>::default(), Arc::new(Mutex::new(Vec::new())));
         let log = Arc::clone(&events);
@@ -194,7 +206,7 @@ fn the_directory_follows_connections_sessions_and_streams_over_two_shards() {
     assert_eq!((publisher.facts.state, &*publisher.facts.path), (SessionState::Publish, "cam1"));
     assert_eq!(stream.tracks[0].codec, "H264");
     assert!(matches!(stream.tracks[0].props, CodecProps::Video { .. }));
-    let reader = directory.readers("cam1").pop().unwrap();
+    let reader = rtsp_readers(directory, "cam1").pop().unwrap();
     assert_eq!((reader.facts.state, reader.facts.transport), (SessionState::Read, Some(Transport::Tcp)));
     let conn = directory.conn(reader.facts.conn.unwrap()).unwrap();
     assert_eq!((conn.session, conn.remote), (Some(reader.id), reader.remote));
@@ -322,7 +334,7 @@ fn other_rtp_ports_end_what_used_the_old_ones_and_nothing_else() {
     };
     let (mut reader, _sockets) = by_udp(&relay, relay.rtp_port);
     let session = wait_for("the reader over UDP is listed", PATIENCE, || {
-        let readers = relay.directory.readers("cam");
+        let readers = rtsp_readers(&relay.directory, "cam");
         readers.into_iter().find(|session| session.facts.transport == Some(Transport::Udp))
     });
     wait_for("its packets are counted", PATIENCE, || {
@@ -349,7 +361,7 @@ fn a_kicked_session_ends_with_its_connection() {
     let (mut kicked, mut other) = (relay.play("cam"), relay.play("cam"));
     let local = kicked.local();
     let session = wait_for("both are listed", PATIENCE, || {
-        let readers = relay.directory.readers("cam");
+        let readers = rtsp_readers(&relay.directory, "cam");
         let found = readers.iter().find(|session| session.remote.to_string() == local).map(|found| found.id);
         found.filter(|_| readers.len() == 2)
     });
@@ -394,7 +406,7 @@ fn who_has_no_credentials_is_asked_and_who_has_wrong_ones_is_closed() {
     client.session = answer.header("Session").and_then(|id| id.split(';').next()).map(str::to_owned);
     assert_eq!(client.play().status, 200);
     assert!(client.frame(PATIENCE).is_some());
-    let reader = wait_for("the reader is listed", PATIENCE, || relay.directory.readers("cam").pop());
+    let reader = wait_for("the reader is listed", PATIENCE, || rtsp_readers(&relay.directory, "cam").pop());
     assert_eq!(reader.facts.user, "admin");
 
     let mut stranger = relay.connect();

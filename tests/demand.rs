@@ -497,7 +497,6 @@ fn a_source_that_is_lost_is_pulled_again_for_the_next_viewer() {
     // Nobody waits, nothing is tried. Who comes while it is away is told so in time.
     assert_answer(&ask(&server, "cam").response(), 400);
     server.wait_log(&["closed: source of path 'cam' has timed out"], PATIENCE);
-    server.wait_log(&["[path cam] [RTSP source] stopped: timed out"], PATIENCE);
     let camera = Camera::publish(&upstream, "cam", CameraPlan::default());
     camera.wait_frames(2);
     let mut viewer = Rtsp::play_tcp(&server, "cam");

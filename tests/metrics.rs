@@ -105,6 +105,14 @@ fn three_sets_of_names_tell_the_same() {
     assert!(!page.0.contains("id=\""), "no series per session unless asked for");
 }
 
+/// A page, checked by promtool; its samples by how they are written.
+#[track_caller]
+pub fn checked_page(server: &Server, query: &str) -> HashMap<String, f64> {
+    let page = Page(server.metrics(&format!("/metrics?{query}")).body);
+    assert_eq!(promtool(&page).iter().find(|line| !of_label_names(line)), None, "{}", page.0);
+    page.samples().into_iter().map(|(series, value)| (series.to_owned(), value)).collect()
+}
+
 #[test]
 fn promtool_finds_nothing_but_the_label_names_that_mediamtx_chose() {
     if !ours_or_say_skipped("promtool on the metrics") {
@@ -125,7 +133,10 @@ fn promtool_finds_nothing_but_the_label_names_that_mediamtx_chose() {
 /// `readerType` and `remoteAddr` of contract §3.
 fn of_label_names(complaint: &str) -> bool {
     let metric = complaint.strip_suffix(" label names should be written in 'snake_case' not 'camelCase'");
-    metric.is_some_and(|metric| metric == "paths_readers" || metric.starts_with("rtsp_sessions"))
+    let is_theirs = |metric: &str| {
+        metric == "paths_readers" || metric.starts_with("rtsp_sessions") || metric.starts_with("hls_sessions")
+    };
+    metric.is_some_and(is_theirs)
 }
 
 /// What `promtool check metrics` says.

@@ -17,8 +17,8 @@ const USES: &[(&str, &[&str])] = &[
     ("hub", &["media", "fanout"]),
     ("packagers", &["media", "proto"]),
     ("sources", &["media", "proto", "hub", "fanout", "shard"]),
-    ("readers", &["media", "proto", "hub", "fanout", "sources", "shard"]),
-    ("shard", &["media", "proto", "hub", "fanout", "observe", "sources", "readers"]),
+    ("readers", &["media", "proto", "hub", "fanout", "packagers", "sources", "shard"]),
+    ("shard", &["media", "proto", "hub", "fanout", "packagers", "observe", "sources", "readers"]),
     ("control", &["media", "fanout", "observe", "proto", "hub", "packagers", "shard", "sources", "readers"]),
 ];
 

@@ -291,7 +291,7 @@ fn who_speaks_no_tls_or_only_begins_to_is_closed_and_costs_only_itself() {
     let before = server.open_files();
 
     let mut hello = Vec::new();
-    tls::client(trusted).write_tls(&mut hello).unwrap();
+    tls::client(trusted, &[]).write_tls(&mut hello).unwrap();
     let noise: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let mut oversized = vec![22, 3, 1, 0xff, 0xff];
     oversized.resize(70_000, 1);
@@ -346,7 +346,7 @@ fn those_who_wait_cost_no_cpu() {
     stalled.setup_all_tcp("cam");
     assert_eq!(stalled.play().status, 200);
     let mut hello = Vec::new();
-    tls::client(&identity.certificate).write_tls(&mut hello).unwrap();
+    tls::client(&identity.certificate, &[]).write_tls(&mut hello).unwrap();
     let _waiting: Vec<_> = (0..20)
         .map(|n| {
             let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, server.tls_port)).unwrap();

@@ -83,6 +83,10 @@ impl Server {
         request(self.api_port, method, target, &[], body)
     }
 
+    pub fn hls(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        request(self.hls_port, "GET", target, headers, "")
+    }
+
     pub fn metrics(&self, target: &str) -> Answer {
         request(self.metrics_port, "GET", target, &[], "")
     }

@@ -3,7 +3,9 @@
 pub mod camera;
 pub mod flow;
 pub mod gst;
+pub mod hls;
 pub mod http;
+pub mod llhls_validator;
 pub mod media;
 pub mod mock;
 pub mod rtsp;

@@ -36,11 +36,16 @@ pub struct Server {
     /// Where `api: yes` and `metrics: yes` listen.
     pub api_port: u16,
     pub metrics_port: u16,
+    /// Where `hls: yes` listens.
+    pub hls_port: u16,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 /// Switches on what [`Server::with_api`] has.
 pub const API: &str = "api: yes\nmetrics: yes\n";
+
+/// Switches on the HLS server.
+pub const HLS: &str = "hls: yes\n";
 
 /// In `paths`, this becomes the server's own RTSP port.
 pub const OWN_PORT: &str = "localhost:8554";
@@ -57,10 +62,16 @@ impl Ports {
         let Self { port, rtp_port, api_port, metrics_port } = self;
         let transports =
             if globals.contains("rtspTransports:") { "" } else { "rtspTransports: [udp, tcp]\n" };
+        let hls = if globals.contains(HLS) { "" } else { "hls: no\n" };
+        let hls_address = if globals.contains("hlsAddress:") {
+            String::new()
+        } else {
+            format!("hlsAddress: 127.0.0.1:{}\n", hls_port(*metrics_port))
+        };
         format!(
             "logLevel: info\n{transports}rtspAddress: 127.0.0.1:{port}\nrtspsAddress: 127.0.0.1:{}\nrtpAddress: 127.0.0.1:{rtp_port}\n\
              rtcpAddress: 127.0.0.1:{}\napiAddress: 127.0.0.1:{api_port}\nmetricsAddress: 127.0.0.1:{metrics_port}\n\
-             rtmp: no\nhls: no\nwebrtc: no\nsrt: no\nmoq: no\n{globals}paths:\n{}",
+             rtmp: no\n{hls}{hls_address}webrtc: no\nsrt: no\nmoq: no\n{globals}paths:\n{}",
             tls_port(*port),
             rtp_port + 1,
             paths.replace(OWN_PORT, &format!("localhost:{port}"))
@@ -116,8 +127,17 @@ impl Server {
             .unwrap_or_else(|e| panic!("{}: {e}", binary().display()));
         collect(child.stdout.take().unwrap(), Arc::clone(&log));
         collect(child.stderr.take().unwrap(), Arc::clone(&log));
-        let mut server =
-            Self { child, dir, port, tls_port: tls_port(port), rtp_port, api_port, metrics_port, log };
+        let mut server = Self {
+            child,
+            dir,
+            port,
+            tls_port: tls_port(port),
+            rtp_port,
+            api_port,
+            metrics_port,
+            hls_port: hls_port(metrics_port),
+            log,
+        };
         let give_up = Instant::now() + PATIENCE;
         while Instant::now() < give_up {
             if server.child.try_wait().unwrap().is_some() {
@@ -149,7 +169,9 @@ impl Server {
 
     /// The HTTP servers that `globals` switch on start after RTSP.
     fn listens(&self, globals: &str) -> bool {
-        [("api: yes\n", self.api_port), ("metrics: yes\n", self.metrics_port)].iter().all(|(switch, port)| {
+        let switches =
+            [("api: yes\n", self.api_port), ("metrics: yes\n", self.metrics_port), (HLS, self.hls_port)];
+        switches.iter().all(|(switch, port)| {
             !globals.contains(switch) || TcpStream::connect(("127.0.0.1", *port)).is_ok()
         })
     }
@@ -299,6 +321,11 @@ fn collect(pipe: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) {
 /// Beside the one for plain RTSP.
 fn tls_port(port: u16) -> u16 {
     port + 1
+}
+
+/// The second TCP port of the block that the metrics are in.
+fn hls_port(metrics_port: u16) -> u16 {
+    metrics_port + 1
 }
 
 /// A TCP port for RTSP, with the next one for TLS, and an even/odd UDP pair, outside the range that the kernel hands out to clients.

@@ -64,15 +64,16 @@ fn write(dir: &std::path::Path) -> CertificateDer<'static> {
     made.cert.der().clone()
 }
 
-/// A client that trusts this certificate only.
-pub fn client(trusted: &CertificateDer<'static>) -> ClientConnection {
+/// A client that trusts this certificate only, and speaks one of `protocols` over it if there are any.
+pub fn client(trusted: &CertificateDer<'static>, protocols: &[&[u8]]) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap()
 }
 
@@ -87,9 +88,16 @@ impl Wire {
     ///
     /// # Errors
     /// The server shows another certificate than the trusted one, or does not speak TLS.
-    pub fn encrypted(mut socket: TcpStream, trusted: &CertificateDer<'static>) -> io::Result<Self> {
+    pub fn encrypted(socket: TcpStream, trusted: &CertificateDer<'static>) -> io::Result<Self> {
+        Self::encrypted_by(client(trusted, &[]), socket)
+    }
+
+    /// As [`Self::encrypted`], with a session that has not begun.
+    ///
+    /// # Errors
+    /// As of [`Self::encrypted`].
+    pub fn encrypted_by(mut session: ClientConnection, mut socket: TcpStream) -> io::Result<Self> {
         socket.set_read_timeout(Some(super::PATIENCE))?;
-        let mut session = client(trusted);
         while session.is_handshaking() {
             session.complete_io(&mut socket)?;
         }

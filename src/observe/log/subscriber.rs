@@ -140,7 +140,8 @@ impl Subscriber for Log {
         let level = self.active.load().level;
         // What libraries have to say is about themselves, or about what any client can do to them.
         let most = if metadata.target().starts_with(OURS) { level } else { level.min(LevelFilter::ERROR) };
-        metadata.is_event() && *metadata.level() <= most
+        // What is no span is an event, or the question whether one would be wanted (`tracing::enabled!`).
+        !metadata.is_span() && *metadata.level() <= most
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -109,6 +109,15 @@ fn lines_for_syslog_have_priority_time_and_tag_but_no_level() {
 }
 
 #[test]
+fn who_asks_before_making_a_line_is_told_whether_it_is_wanted() {
+    for (level, wanted) in [(Level::Debug, true), (Level::Info, false)] {
+        let mut told = None;
+        written(level, false, false, || told = Some(tracing::enabled!(tracing::Level::DEBUG)));
+        assert_eq!(told, Some(wanted));
+    }
+}
+
+#[test]
 fn level_filters_and_info_is_the_default() {
     assert_eq!(LogSettings::default().level, Level::Info);
     let events = || {

@@ -238,8 +238,5 @@ impl Client {
     }
 }
 
-/// For how long a server may keep a silent session when it does not say (RFC 2326 §12.37).
-pub const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
-
 #[cfg(test)]
 mod tests;
